@@ -269,7 +269,7 @@ async def apply_events(
         else:
             changed.add(key)
             if record_changes:
-                changes.append(_change(family, event, before, decision.state))
+                changes.append(state_change(family, event, before, decision.state))
         states[key] = decision.state
         withdrawn.difference_update(decision.findings)
         withdrawn.update(decision.withdrawn)
@@ -278,7 +278,7 @@ async def apply_events(
         findings.update(_unreadable_field_findings(event))
         communications += decision.communications
         if record_changes:
-            changes += map(_communication_change, decision.communications)
+            changes += map(communication_change, decision.communications)
         if enabled_actions:
             required = family.required_actions(before, event)
             actions += (action for action in required if action.kind in enabled_actions)
@@ -351,7 +351,7 @@ async def correct(
         if after != before:
             changed.append(after)
             if record_changes:
-                changes.append(_change(family, cause, before, after))
+                changes.append(state_change(family, cause, before, after))
     if changed:
         await family.save(connection, changed)
     withdrawn = await past.findings(connection, entities) - findings
@@ -372,7 +372,7 @@ def _with_revision_of(before: S | None, after: S) -> S:
     return state
 
 
-def _change(family: Family[P, K, S], event: Event[P], before: S | None, after: S) -> Change:
+def state_change(family: Family[P, K, S], event: Event[P], before: S | None, after: S) -> Change:
     payload = event.payload
     return Change(
         type=family.change_type(before, after),
@@ -384,7 +384,7 @@ def _change(family: Family[P, K, S], event: Event[P], before: S | None, after: S
     )
 
 
-def _communication_change(communication: Communication) -> Change:
+def communication_change(communication: Communication) -> Change:
     kind, order_id = communication.kind, communication.order_id
     occurred_at = communication.occurred_at
     state = CommunicationState(order_id, kind, communication.item_id, occurred_at)

@@ -6,6 +6,14 @@ from typing import Any, get_args, get_type_hints
 
 from schemas.changes import PREFIX, TYPES
 
+_WORDS = {
+    "bool": "boolean",
+    "datetime": "instant, RFC 3339",
+    "Decimal": "decimal number in text",
+    "int": "integer",
+    "str": "text",
+}
+
 
 def changes_reference() -> str:
     """A section for each kind of entity: its types and fields."""
@@ -31,5 +39,4 @@ def _rows(state: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             continue
         is_optional = type(None) in inner
         kind = next(one for one in inner if one is not type(None)) if is_optional else hint
-        words = {"datetime": "instant, RFC 3339", "Decimal": "decimal number in text", "str": "text"}
-        yield name, words.get(kind.__name__, "integer") + (", or null" if is_optional else "")
+        yield name, _WORDS[kind.__name__] + (", or null" if is_optional else "")

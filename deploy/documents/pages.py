@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from deploy.documents.asyncapi import asyncapi_files
 from deploy.documents.changes import changes_reference
 from deploy.documents.cli import cli_reference, cli_summary
 from deploy.documents.configuration import configuration_table
@@ -22,6 +23,7 @@ from deploy.documents.tables import tables_reference
 
 _CHECKOUT = Path(__file__).parents[2]
 REFERENCE = _CHECKOUT / "docs/reference"
+ASYNCAPI = REFERENCE / "asyncapi"
 
 TABLES = "tables"
 """The part that needs a database."""
@@ -45,6 +47,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     _CHECKOUT / "deploy/kubernetes/40-consumers.yaml": consumers,
     _CHECKOUT / "deploy/kubernetes/60-keda.yaml": scaled_objects,
     **{_CHECKOUT / "deploy/systemd" / name: text for name, text in systemd_files().items()},
+    **{ASYNCAPI / name: text for name, text in asyncapi_files().items()},
 }
 
 _PART = re.compile(r"<!-- generated: ([a-z-]+) -->\n(.*?)<!-- end -->\n", re.DOTALL)

@@ -1,6 +1,7 @@
 """Replay and discard of many dead letters in the console: progress, cancel, resume, killed processes."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -342,6 +343,37 @@ async def test_a_killed_console_leaves_a_discard_that_another_one_finishes(archi
     assert len(await archiving.fetch(AUDIT)) == 30
 
 
+async def test_a_job_of_a_process_that_ended_continues_after_the_letters_that_it_handled(
+    archiving: Stack,
+) -> None:
+    """As the row says, not as the letters do: the first ones still wait here."""
+    ids = await sold_parts(archiving, 30)
+
+    async def left(kind: str, position: int, tally: dict[str, Any]) -> Any:
+        await archiving.execute(
+            "INSERT INTO bulk_jobs (kind, selection, last_id, matched, rate, who, reason, state, total, "
+            "position, tally, starts, started_at) "
+            f"VALUES ('{kind}', '{{}}', {ids[-1]}, 30, 1000, 'anna', 'a test', 'running', 30, {position}, "
+            f"'{json.dumps(tally)}', 1, now())"
+        )
+        [row] = await archiving.fetch("SELECT max(job_id) AS number FROM bulk_jobs")
+        return await ended(client, row["number"])
+
+    async with signed_in(archiving) as (client, _):
+        outcomes = {"applied": {"letters": 10, "examples": ids[:10]}}
+        tried = await left("dry_run", ids[9], {"outcomes": outcomes})
+        replayed = await left("replay", ids[19], {"replayed": 20, "applied": 20})
+        discarded = await left("discard", ids[9], {"discarded": 10})
+    audit = await archiving.fetch(AUDIT)
+
+    assert [one["starts"] for one in (tried, replayed, discarded)] == [2, 2, 2]
+    assert tried["tally"] == {"handled": 30}
+    assert (replayed["tally"]["replayed"], replayed["tally"]["applied"]) == (30, 30)
+    assert discarded["tally"] == {"discarded": 20}
+    assert [row["dead_letter_id"] for row in audit if row["action"] == "replayed"] == ids[20:]
+    assert [row["dead_letter_id"] for row in audit if row["action"] == "discarded"] == ids[10:20]
+
+
 async def test_of_two_consoles_one_runs_a_job_and_the_other_takes_it_up_when_it_is_killed(
     archiving: Stack,
 ) -> None:
@@ -403,6 +435,28 @@ async def test_of_two_users_who_start_the_same_the_second_has_nothing_left(archi
     assert done["tally"]["applied"] == 30
     assert (nothing["line"]["state"], nothing["line"]["matched"], nothing["line"]["total"]) == ("done", 30, 0)
     assert "Nothing was left to do" in page.text
+    await check_each_once(archiving, 30)
+
+
+async def test_a_form_that_is_sent_twice_starts_one_job(archiving: Stack) -> None:
+    """Otherwise the second one would go on with what a cancel of the first one leaves."""
+    await sold_parts(archiving, 30)
+    async with signed_in(archiving) as (client, _):
+        numbers = await asyncio.gather(
+            *(start(client, "replay", "origin=inventory", rate="2") for _ in range(2))
+        )
+        await when_replayed(client, numbers[0], 1)
+        again = await start(client, "replay", "origin=inventory", rate="2")
+        await post(client, f"/jobs/{numbers[0]}/cancel")
+        await ended(client, numbers[0], seconds=5)
+        later = await start(client, "replay", "origin=inventory", rate="1000")
+        done = await ended(client, later)
+
+    assert {*numbers, again} == {numbers[0]}
+    assert later != numbers[0], "it is over"
+    assert 20 < done["line"]["total"] < 30
+    assert await archiving.count("bulk_jobs") == 2
+    assert len(await archiving.fetch(JOBS_AUDIT)) == 3, "two were started, one was cancelled"
     await check_each_once(archiving, 30)
 
 

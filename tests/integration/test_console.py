@@ -74,7 +74,9 @@ async def test_the_overview_shows_the_pipeline_as_it_is(stack: Stack) -> None:
     orders = _orders(overview)
     assert overview["pipeline"]["troubles"] == []
     assert overview["pipeline"]["ingest"]["processes"] == 1
-    assert (orders["state"], orders["queued"], orders["consumers"], orders["dead"]) == ("healthy", 0, 1, 1)
+    assert (orders["state"], orders["queued"], orders["dead"]) == ("healthy", 0, 1)
+    # A process begins with a consumer that delivers one at a time, which stays beside the usual one.
+    assert orders["consumers"] in (1, 2)
     assert orders["losses"]["accepted"] == 4
     assert [retry["delay"] for retry in orders["retries"]] == ["1s", "2s", "3s"]
     assert "healthy" in page.text

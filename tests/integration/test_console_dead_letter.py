@@ -162,6 +162,21 @@ async def test_customer_data_is_on_no_page_without_a_recorded_reason(archiving: 
     assert [(action["action"], action["who"]) for action in history] == [("revealed", "vera")]
 
 
+async def test_what_cannot_be_recorded_is_not_shown(archiving: Stack) -> None:
+    await archiving.post_buyback(_buyback("Canary, yesterday"))
+    [number] = await letters(archiving, 1)
+    await archiving.execute("ALTER TABLE dead_letter_audit ADD CONSTRAINT full_disk CHECK (false) NOT VALID")
+    try:
+        async with signed_in(archiving, "vera") as by:
+            answers = [await act(by.vera, number, what, reason="x") for what in ("reveal", "edit")]
+    finally:
+        await archiving.execute("ALTER TABLE dead_letter_audit DROP CONSTRAINT full_disk")
+
+    for answer in answers:
+        assert answer.status_code == 503
+        assert not [canary for canary in CANARIES if canary in html.unescape(answer.text)]
+
+
 async def test_a_page_has_what_the_command_shows(archiving: Stack) -> None:
     await archiving.post_ovoko(INVALID)
     [number] = await letters(archiving, 1)

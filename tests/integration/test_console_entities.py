@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -30,16 +31,20 @@ SOLD_AT = "2026-03-01T12:05:00"
 LONG_HISTORY = """
 WITH logged AS (
     INSERT INTO event_log
-        (event_id, provider, type, family, entity_id, occurred_at, received_at, body, evidence)
+        (event_id, provider, type, family, entity_id, occurred_at, received_at, applied_at, body, evidence)
     SELECT gen_random_uuid(), 'ovoko', 'part.status.changed', 'inventory', 'long',
         '2026-03-01 12:00+00'::timestamptz + number * interval '1 minute',
-        '2026-03-01 12:00+00'::timestamptz + number * interval '1 minute', '{}',
+        '2026-03-01 12:00+00'::timestamptz + number * interval '1 minute', $APPLIED_AT, '{}',
         '{"gateway_event": "evt_long"}'
     FROM generate_series(1, $COUNT) AS number
     RETURNING 1
 )
 SELECT count(*) FROM logged
 """
+
+
+def long_history(count: int, applied_at: str = "now()") -> str:
+    return LONG_HISTORY.replace("$COUNT", str(count)).replace("$APPLIED_AT", applied_at)
 
 
 @asynccontextmanager
@@ -278,7 +283,7 @@ async def test_what_the_log_no_longer_has_is_still_shown_by_its_row(stack: Stack
 
 async def test_a_long_history_is_shown_page_by_page_and_not_replayed(stack: Stack) -> None:
     count = MOST_REPLAYED + 1
-    await stack.execute(LONG_HISTORY.replace("$COUNT", str(count)))
+    await stack.execute(long_history(count))
     async with reader(stack) as client:
         path, pages, seen = "/entities/inventory/long", 0, []
         while path:
@@ -299,9 +304,87 @@ async def test_a_long_history_is_shown_page_by_page_and_not_replayed(stack: Stac
     assert "The parameter before is malformed" in wrong.text
 
 
+async def test_a_long_history_is_read_back_over_months_without_events(stack: Stack) -> None:
+    """The events that were applied last are first, whatever their own time is."""
+    counts = {0: 2, 1: 3, 5: 4, 30: MOST_REPLAYED, 90: 1}
+    await stack.execute("SELECT add_event_log_months(now() - interval '3 years', now())")
+    for months, count in counts.items():
+        await stack.execute(long_history(count, f"now() - interval '{months} months'"))
+    async with reader(stack) as client:
+        path, seen = "/entities/inventory/long", []
+        while path:
+            data = await _data(client, path.partition("?")[0], **dict(httpx.URL(path).params))
+            seen += [(event["applied_at"], event["seq"]) for event in data["log_events"]]
+            path = data["older_path"]
+
+    assert len(seen) == sum(counts.values())
+    assert seen == sorted(set(seen), reverse=True)
+
+
+async def test_the_first_page_of_a_long_history_reads_no_month_before_the_last_ones(stack: Stack) -> None:
+    await stack.execute("SELECT add_event_log_months('2026-01-01', '2026-12-31')")
+    september = datetime(2026, 9, 1, tzinfo=UTC)
+    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            f"EXPLAIN {lookup.NEWEST_EVENTS}",
+            *("long", "inventory", timedelta(0), september, lookup.LATEST, 0, None, 101),
+        )
+    await database.close()
+    partitions = set(re.findall(r"event_log_2026_(\d\d)", "\n".join(row[0] for row in rows)))
+
+    assert "10" in partitions
+    assert partitions <= {"09", "10", "11", "12"}
+
+
+async def test_a_search_reads_only_the_partitions_that_can_have_the_event(stack: Stack) -> None:
+    """In each other one, it would read the pages that have no entry in the index yet."""
+    await stack.execute("SELECT add_event_log_months('2026-01-01', '2026-12-31')")
+    for number, month in enumerate((1, 2, 3, 4)):
+        await stack.execute(f"SELECT setval('event_log_seq', {1 + number * 1_000_000})")
+        await stack.execute(long_history(500, f"'2026-0{month}-15'::timestamptz + number * interval '1 s'"))
+    newest = (await stack.fetch("SELECT event_id FROM event_log ORDER BY seq DESC LIMIT 1"))[0]["event_id"]
+    third = "SELECT * FROM event_log WHERE applied_at < '2026-04-01' ORDER BY seq DESC LIMIT 1"
+    event = (await stack.fetch(third))[0]
+    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
+    async with lookup.searching(database) as connection:
+        listed = await lookup.partitions(connection)
+        last = await lookup.newest_seq(connection, listed)
+        first, until = lookup.span(listed, event["seq"] - 100, event["seq"] + 100)
+        rows = await connection.fetch(
+            f"EXPLAIN {lookup.EVENTS_BY_GATEWAY_ID}", "x", event["seq"] - 100, event["seq"], first, until
+        )
+        entities = [
+            await lookup.entities_by_event(connection, listed, event["event_id"], event["applied_at"]),
+            await lookup.entities_by_event(connection, listed, newest, None),
+            await lookup.entities_by_event(connection, listed, uuid4(), event["applied_at"]),
+        ]
+        hits = await lookup.events_by_gateway_id(connection, listed, "evt_long", event["seq"])
+    await database.close()
+    plan_of_search = "\n".join(row[0] for row in rows)
+
+    assert [one.start.month for one in listed] == [1, 2, 3, 4]
+    assert 3_000_501 <= last <= 3_001_501
+    # A month of so few events may overlap with the one before.
+    assert set(re.findall(r"on event_log_(2026_\d\d) ", plan_of_search)) == {"2026_02", "2026_03"}
+    assert [[entity for _, entity in found] for found in entities] == [["long"], ["long"], []]
+    assert len(hits) == 50
+
+
+async def test_a_search_in_an_empty_log_has_no_partition(stack: Stack) -> None:
+    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
+    async with lookup.searching(database) as connection:
+        listed = await lookup.partitions(connection)
+        newest = await lookup.newest_seq(connection, listed)
+        entities = await lookup.entities_by_event(connection, listed, uuid4(), datetime.now(UTC))
+    await database.close()
+
+    assert (listed, newest, entities) == ([], 0, [])
+
+
 async def test_a_gateways_id_is_searched_in_one_window_after_the_other(stack: Stack) -> None:
     await stack.execute("SELECT setval('event_log_seq', 1)")
-    await stack.execute(LONG_HISTORY.replace("$COUNT", "3"))
+    await stack.execute(long_history(3))
     await stack.execute("SELECT setval('event_log_seq', 1000000)")
     await _sold_and_returned(stack)
     async with reader(stack) as client:
@@ -340,13 +423,7 @@ async def test_an_event_is_located_by_its_reception_in_a_long_log(stack: Stack) 
     await stack.execute("SELECT setval('event_log_seq', 2000000)")
     sold = await _sold_and_returned(stack)
     await stack.execute("UPDATE event_ids SET received_at = now(); SELECT setval('event_log_seq', 2200000)")
-    await stack.execute(
-        LONG_HISTORY.replace(
-            "INSERT INTO event_log\n        (", "INSERT INTO event_log\n        (applied_at, "
-        )
-        .replace("SELECT gen_random_uuid()", "SELECT now() + number * interval '1 second', gen_random_uuid()")
-        .replace("$COUNT", "20000")
-    )
+    await stack.execute(long_history(20_000, "now() + number * interval '1 second'"))
     async with reader(stack) as client:
         moved = await client.get("/search", params={"q": str(sold)})
 
@@ -365,14 +442,11 @@ async def test_a_strange_query_is_answered(stack: Stack, query: str) -> None:
 
 
 async def test_every_lookup_uses_an_index(stack: Stack) -> None:
-    await stack.execute(LONG_HISTORY.replace("$COUNT", "20000"))
+    await stack.execute(long_history(20_000))
     await stack.execute("ANALYZE")
-    # `plan` passes at least one parameter: Postgres ignores one that a statement does not have.
-    statements = (
-        {name: value for name, value in vars(lookup).items() if isinstance(value, str) and "$1" in value}
-        | {"NEWEST_SEQ": lookup.NEWEST_SEQ + "\n-- $1"}
-        | lookup.ROWS_OF_ENTITY
-    )
+    statements = {
+        name: value for name, value in vars(lookup).items() if isinstance(value, str) and "$1" in value
+    } | lookup.ROWS_OF_ENTITY
     database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
     async with database.connection() as connection:
         scans = {

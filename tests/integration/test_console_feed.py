@@ -240,7 +240,7 @@ async def test_actions_are_retried_and_closed_with_the_users_name(stack: Stack) 
     assert "it may be executed twice: nothing was changed" in warned.text
     assert before[0] == "unknown"
     assert await _row(stack, unknown) == ("due", {"retried_by": "anna"})
-    assert "Give a reason" in no_reason.text
+    assert "give a reason" in no_reason.text
     assert open_[0] == "refused"
     assert await _row(stack, closed) == ("done", {"closed_by": "anna", "reason": "by phone"})
     assert "It is done: nothing was changed." in over.text

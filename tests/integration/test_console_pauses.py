@@ -63,7 +63,9 @@ async def test_a_pause_by_another_operator_stays_and_is_named(stack: Stack) -> N
 @pytest.mark.parametrize(
     ("path", "reason", "sentence"),
     [
-        ("/families/orders/pause", " ", "Give a reason: orders was not paused."),
+        ("/families/orders/pause", " ", "Nothing was done: give a reason"),
+        ("/families/orders/pause", "x" * 501, "a reason has 500 characters at most"),
+        ("/families/orders/resume", "x" * 501, "a reason has 500 characters at most"),
         ("/families/painters/pause", "x", "There is no family painters."),
         ("/families/painters/resume", "x", "There is no family painters."),
     ],

@@ -405,8 +405,17 @@ async def _look_at_the_console(stack: Stack, broker: str, database: str) -> None
     }
     assert (levels["publishing"], levels["topology"], levels["migrations"]) == ("unchecked", "ok", "ok")
     assert [one["type"] for one in unhandled] == ["order.painted"]
-    assert [one["action"] for one in trail] == ["family.resumed", "family.paused"]
-    assert [row["action"] for row in noted] == ["family.paused", "family.resumed"]
+    assert [one["action"] for one in reversed(trail)] == [
+        "job.started",
+        "job.started",
+        "dead_letter.replayed",
+        "job.started",
+        "dead_letter.revealed",
+        "dead_letter.replayed",
+        "family.paused",
+        "family.resumed",
+    ]
+    assert [row["action"] for row in noted] == [*["job.started"] * 3, "family.paused", "family.resumed"]
     assert not [one for one in overview["pipeline"]["troubles"] if "cannot be read" in one]
     assert orders["family"]["losses"]["applied"] == 1
     assert len(orders["failures"]) == 1
@@ -417,7 +426,9 @@ async def _look_at_the_console(stack: Stack, broker: str, database: str) -> None
 
 async def _replay_in_the_console(stack: Stack, client: httpx.AsyncClient) -> None:
     """Reveal a letter, and replay it; it fails again, and comes back."""
-    [letter] = await stack.fetch("SELECT dead_letter_id FROM dead_letters WHERE origin = 'orders'")
+    [letter] = await stack.fetch(
+        "SELECT dead_letter_id FROM dead_letters WHERE origin = 'orders' AND state = 'waiting'"
+    )
     path = f"/dead-letters/{letter['dead_letter_id']}"
     form = {"token": token_in((await client.get(path)).text), "back": path, "reason": "a test"}
     headers = {"Sec-Fetch-Site": "same-origin"}

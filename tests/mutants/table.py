@@ -413,4 +413,79 @@ TABLE = (
         "    return sum(value or 0 for value in values)\n",
         "tests/unit/test_console_pipeline.py::test_what_cannot_be_read_is_none_and_has_a_reason",
     ),
+    Mutant(
+        "the console needs no role for a change",
+        "worker/console/application.py",
+        "            require(session, role)\n            if changes and",
+        "            if changes and",
+        "tests/unit/test_console_access.py::test_each_route_needs_the_role_that_the_table_lists",
+    ),
+    Mutant(
+        "a reader may discard a dead letter",
+        "worker/console/routes.py",
+        'Action("/dead-letters/{dead_letter_id}/discard", Role.OPERATOR,',
+        'Action("/dead-letters/{dead_letter_id}/discard", Role.READER,',
+        "tests/unit/test_console_access.py::"
+        "test_the_table_gives_readers_no_action_and_operators_no_personal_data",
+    ),
+    Mutant(
+        "an operator may reveal a dead letter",
+        "worker/console/routes.py",
+        'Action("/dead-letters/{dead_letter_id}/reveal", Role.REVEALER,',
+        'Action("/dead-letters/{dead_letter_id}/reveal", Role.OPERATOR,',
+        "tests/unit/test_console_access.py::"
+        "test_the_table_gives_readers_no_action_and_operators_no_personal_data",
+    ),
+    Mutant(
+        "a read-only console changes something",
+        "worker/console/application.py",
+        "            if changes and self.console.settings.console_read_only:\n",
+        "            if False:\n",
+        "tests/unit/test_console_access.py::"
+        "test_every_change_needs_a_token_and_a_console_that_is_not_read_only",
+    ),
+    Mutant(
+        "a body is revealed without a record",
+        "worker/console/screens/dead_letter_actions.py",
+        "    await note_revealed(console.database, letter.dead_letter_id, who, reason)\n",
+        "",
+        "tests/integration/test_console_dead_letter.py::test_what_cannot_be_recorded_is_not_shown",
+    ),
+    Mutant(
+        "a body is edited without a record of its reader",
+        "worker/console/screens/dead_letter_actions.py",
+        '    await note_revealed(console.database, number, request.user.name, f"to edit it: {reason}")\n',
+        "",
+        "tests/integration/test_console_dead_letter.py::test_what_cannot_be_recorded_is_not_shown",
+    ),
+    Mutant(
+        "a job takes letters that came back",
+        "worker/dead_letters/bulk_jobs.py",
+        'replace(selection, states=STATES[kind], last_id=values["last_id"])',
+        "replace(selection, states=STATES[kind])",
+        "tests/e2e/test_bulk_jobs.py::test_letters_that_arrive_after_the_confirmation_are_not_taken",
+    ),
+    Mutant(
+        "a replay of a killed process starts from the beginning",
+        "worker/dead_letters/job_runner.py",
+        "            position=job.position,\n",
+        "            position=0,\n",
+        "tests/e2e/test_bulk_jobs.py::"
+        "test_a_job_of_a_process_that_ended_continues_after_the_letters_that_it_handled",
+    ),
+    Mutant(
+        "a dry run of a killed process starts from the beginning",
+        "worker/dead_letters/job_runner.py",
+        "        position = job.position\n",
+        "        position = 0\n",
+        "tests/e2e/test_bulk_jobs.py::"
+        "test_a_job_of_a_process_that_ended_continues_after_the_letters_that_it_handled",
+    ),
+    Mutant(
+        "a form that is sent twice starts two jobs",
+        "worker/dead_letters/bulk_jobs.py",
+        "        if made:\n",
+        "        if False:\n",
+        "tests/e2e/test_bulk_jobs.py::test_a_form_that_is_sent_twice_starts_one_job",
+    ),
 )

@@ -42,6 +42,7 @@ EXAMPLES: Mapping[str, Callable[[Ids], Sequence[str]]] = {
         f"/entities/returns/{ids.returned}",
         f"/entities/buybacks/{ids.buyback_order}",
     ],
+    "/asyncapi": lambda _: ["/asyncapi", "/asyncapi?document=topology"],
     "/actions/{action_id}": lambda ids: [f"/actions/{action}" for action in ids.actions],
 }
 

@@ -6,8 +6,8 @@ from io import StringIO
 
 import pytest
 
-from worker.console.screens.audit_trail import cell, csv_text
-from worker.tools.audit_trail import BadFilter, Key, TrailFilter
+from worker.console.screens.audit_trail import cell, csv_text, page_of
+from worker.tools.audit_trail import BadTrailFilter, Key, TrailFilter
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_key_is_read_as_it_was_written() -> None:
     "text", ["1", "x-letter-1", "1-other-1", "1-letter-" + "9" * 30, "9" * 40, "1-letter-1\n", "\0"]
 )
 def test_another_key_is_refused(text: str) -> None:
-    with pytest.raises(BadFilter, match="begin with the first page"):
+    with pytest.raises(BadTrailFilter, match="begin with the first page"):
         Key.read(text)
 
 
@@ -66,7 +66,7 @@ def test_another_key_is_refused(text: str) -> None:
     ],
 )
 def test_a_bad_filter_is_a_sentence(given: dict[str, str]) -> None:
-    with pytest.raises(BadFilter) as caught:
+    with pytest.raises(BadTrailFilter) as caught:
         TrailFilter.read(**given)
 
     assert str(caught.value).startswith(next(iter(given)))
@@ -75,3 +75,20 @@ def test_a_bad_filter_is_a_sentence(given: dict[str, str]) -> None:
 
 def test_an_empty_filter_matches_all() -> None:
     assert TrailFilter.read("", " ", None, "", "") == TrailFilter()
+
+
+@pytest.mark.parametrize(
+    ("action", "subject", "page"),
+    [
+        ("dead_letter.replayed", "12", "/dead-letters/12"),
+        ("family.paused", "orders", "/families/orders"),
+        ("family.paused", "painters", None),
+        ("job.started", "job 7", "/jobs/7"),
+        ("action.retried", "0a1b", "/actions/0a1b"),
+        ("webhook.test_sent", "shop", "/changes"),
+        ("schema.migrated", "25", None),
+        ("action.closed", "../sign-in", "/actions/..%2Fsign-in"),
+    ],
+)
+def test_a_record_leads_to_the_page_of_what_was_changed(action: str, subject: str, page: str | None) -> None:
+    assert page_of(action, subject) == page

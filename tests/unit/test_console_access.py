@@ -1,7 +1,7 @@
 """Who may do what in the console: hosts, sessions, roles, forged requests, proxies. The server decides."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,10 @@ from worker.config.console_accounts import Role
 from worker.console import contract
 from worker.console.access import Refused
 from worker.console.boundary import Boundary
-from worker.console.contract import Action, Console, Done, NotThere, Parameters, Screen
+from worker.console.contract import Action, Console, Done, Export, NotThere, Parameters, Screen
 from worker.console.routes import ACTIONS, EXPORTS, SCREENS
 from worker.console.throttle import BURST
+from worker.postgres.errors import QueryCanceledError
 from worker.postgres.pool import DatabaseUnavailable
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin", "Origin": f"http://{HOST}"}
@@ -67,22 +68,98 @@ def _all_roles() -> Iterable[str]:
     return ("reader", "operator", "revealer", "operator+revealer")
 
 
+async def _lines(_: Console, __: Parameters) -> AsyncIterator[str]:
+    yield "a line"
+
+
+# The real table, with views and actions that need no services.
+TABLE: dict[str, Any] = {
+    "screens": tuple(replace(screen, view=_view, template="base.html") for screen in SCREENS),
+    "actions": tuple(replace(action, perform=_perform) for action in ACTIONS),
+    "exports": tuple(replace(export, lines=_lines) for export in EXPORTS),
+}
+
+# With routes that need more of a reader than the table has.
+STRICT: dict[str, Any] = {
+    "screens": (*EXAMPLES["screens"], Screen("/live", Role.REVEALER, "base.html", _view, is_live=True)),
+    "actions": EXAMPLES["actions"],
+    "exports": (Export("/things.csv", Role.REVEALER, "text/csv", _lines),),
+}
+
+
 @pytest.mark.parametrize("granted", _all_roles())
-async def test_each_route_needs_the_role_that_the_table_lists(granted: str) -> None:
-    """Every role and every route, of the real table and of examples; the views need no services here."""
-    screens = tuple(replace(screen, view=_view, template="base.html") for screen in SCREENS)
-    actions = tuple(replace(action, perform=_perform) for action in ACTIONS)
-    given = {"console_users": users(anna=granted)}
+@pytest.mark.parametrize("routes", [TABLE, STRICT], ids=["table", "strict"])
+async def test_each_route_needs_the_role_that_the_table_lists(granted: str, routes: dict[str, Any]) -> None:
+    """Every role and every route: pages, their data, exports and actions."""
     roles = {Role.READER, *map(Role, granted.split("+"))}
-    for routes in ({"screens": screens, "actions": actions}, EXAMPLES):
-        async with browser(application_with(given, **routes)) as client:
-            await sign_in(client)
-            for screen in routes["screens"]:
-                answer = await client.get(f"{_filled(screen.path)}.json")
-                assert answer.status_code == (200 if screen.role in roles else 403), screen.path
-            for action in routes["actions"]:
-                answer = await _post(client, _filled(action.path))
-                assert answer.status_code == (303 if action.role in roles else 403), action.path
+    async with browser(application_with({"console_users": users(anna=granted)}, **routes)) as client:
+        await sign_in(client)
+        for route in (*routes["screens"], *routes["exports"]):
+            for suffix in ("", ".json") if isinstance(route, Screen) else ("",):
+                answer = await client.get(f"{_filled(route.path)}{suffix}")
+                assert answer.status_code == (200 if route.role in roles else 403), route.path + suffix
+        for screen in routes["screens"]:
+            if screen.is_live and screen.role not in roles:
+                stream = await client.get(_filled(screen.path), params={"live": "1"})
+                assert stream.status_code == 403, screen.path
+        for action in routes["actions"]:
+            answer = await _post(client, _filled(action.path))
+            assert answer.status_code == (303 if action.role in roles else 403), action.path
+
+
+async def test_without_a_session_every_route_is_closed() -> None:
+    async with browser(application_with(**TABLE)) as client:
+        for screen in SCREENS:
+            path = _filled(screen.path)
+            answers = [await client.get(address) for address in (path, f"{path}.json", f"{path}?live=1")]
+            assert [answer.status_code for answer in answers] == [303, 401, 401], path
+            assert answers[0].headers["location"].startswith("/sign-in?next="), path
+        for export in EXPORTS:
+            assert (await client.get(export.path)).status_code == 303, export.path
+        for action in ACTIONS:
+            answer = await client.post(_filled(action.path), data={}, headers=SAME_ORIGIN)
+            assert answer.status_code == 401, action.path
+
+
+async def test_every_change_needs_a_token_and_a_console_that_is_not_read_only() -> None:
+    async with browser(application_with(**TABLE)) as client:
+        await sign_in(client)
+        for action in ACTIONS:
+            answer = await client.post(_filled(action.path), data={"reason": "x"}, headers=SAME_ORIGIN)
+            assert answer.status_code == 403, action.path
+            assert "The page is too old" in answer.text, action.path
+    async with browser(application_with({"console_read_only": True}, **TABLE)) as client:
+        await sign_in(client)
+        for action in ACTIONS:
+            answer = await _post(client, _filled(action.path))
+            assert answer.status_code == 403, action.path
+            assert "The console is read-only" in answer.text, action.path
+
+
+# What a form of these paths may do is more than to read.
+CHANGES = {
+    Role.OPERATOR: (
+        "/pause",
+        "/resume",
+        "/repair",
+        "/replay",
+        "/discard",
+        "/cancel",
+        "/test",
+        "/retry",
+        "/close",
+    ),
+    Role.REVEALER: ("/reveal", "/edit", "/edit/check", "/edit/save"),
+}
+
+
+def test_the_table_gives_readers_no_action_and_operators_no_personal_data() -> None:
+    """A second statement of the table: a role that is changed there by mistake fails here."""
+    expected = {path: role for role, paths in CHANGES.items() for path in paths} | {"/dry-run": Role.OPERATOR}
+    for action in ACTIONS:
+        [role] = {role for path, role in expected.items() if action.path.endswith(path)}
+        assert action.role == role, action.path
+    assert {screen.role for screen in SCREENS} == {export.role for export in EXPORTS} == {Role.READER}
 
 
 def test_every_route_is_in_the_table_or_public() -> None:
@@ -384,6 +461,19 @@ async def test_what_a_screen_needs_and_cannot_reach_is_named() -> None:
     assert (page.status_code, data.status_code) == (503, 503)
     assert data.json() == {"error": "cannot reach the database (starting): see STOCKHOOK_DATABASE_URL"}
     assert "cannot reach the database (starting)" in page.text
+
+
+async def test_what_takes_too_long_is_a_sentence() -> None:
+    async def view(_: Console, __: Parameters) -> object:
+        raise QueryCanceledError("canceling statement due to statement timeout")
+
+    screens = (Screen("/overview", Role.READER, "base.html", view),)
+    async with browser(application_with(screens=screens)) as client:
+        await sign_in(client)
+        data = await client.get("/overview.json")
+
+    assert data.status_code == 503
+    assert data.json() == {"error": "The database took too long for this: narrow it, or repeat it later."}
 
 
 @pytest.mark.parametrize("prefix", ["/stockhook", ""])

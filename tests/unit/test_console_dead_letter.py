@@ -17,9 +17,9 @@ from worker.console.screens.dead_letter import (
     DeadLetterScreen,
     DryRunScreen,
     Moment,
-    entity_path,
     id_in,
     outcome_of,
+    path_of_entity,
     timeline,
 )
 from worker.console.screens.dead_letter_actions import EditorPage, Revealed
@@ -151,9 +151,9 @@ def test_what_is_published_elsewhere_has_no_outcome() -> None:
 
 
 def test_an_entity_of_a_family_has_a_page() -> None:
-    assert entity_path(replace(LETTER, entity_id="a/b?c")) == "/entities/orders/a%2Fb%3Fc"
-    assert entity_path(replace(LETTER, origin="quarantine")) is None
-    assert entity_path(replace(LETTER, entity_id=None)) is None
+    assert path_of_entity(replace(LETTER, entity_id="a/b?c")) == "/entities/orders/a~2Fb~3Fc"
+    assert path_of_entity(replace(LETTER, origin="quarantine")) is None
+    assert path_of_entity(replace(LETTER, entity_id=None)) is None
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "x", "1\x00", "9" * 19, "1" * 10_000, "٣", "1.5"])

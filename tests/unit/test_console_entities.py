@@ -16,7 +16,16 @@ from worker.console.contract import Console, Elsewhere, Parameters, Screen
 from worker.console.rendering import duration, iso, shown
 from worker.console.screens.entity import EntityScreen, Other, read_instant, read_place
 from worker.console.screens.search import Hit, SearchScreen
-from worker.tools.explain.lookup import Letter, LoggedEvent, Row
+from worker.tools.explain.lookup import (
+    EARLIEST,
+    LATEST,
+    OVERLAP,
+    Letter,
+    LoggedEvent,
+    Partition,
+    Row,
+    span,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVENT_ID = UUID(int=7)
@@ -221,3 +230,14 @@ async def test_every_page_of_a_user_has_the_search_box() -> None:
         assert 'id="search-header"' in page.text
         assert '<label class="hidden" for="search-header">' in page.text
     assert search.status_code == 200
+
+
+def test_a_window_of_the_log_is_in_the_months_whose_numbers_it_has() -> None:
+    months = [datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2, 3)]
+    listed = [Partition(months[0], 1), Partition(months[1], 100_000), Partition(months[2], 200_000)]
+
+    assert span(listed, 120_000, 150_000) == (months[1], months[2])
+    assert span(listed, 120_000, 200_000 - OVERLAP) == (months[1], LATEST)
+    assert span(listed, 100_000 + OVERLAP - 1, 150_000) == (months[0], months[2])
+    assert span(listed, -100, 50_000) == (EARLIEST, months[1])
+    assert span([], 1, 2) == (EARLIEST, LATEST)

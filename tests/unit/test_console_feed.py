@@ -190,7 +190,7 @@ def test_an_empty_reason_is_none(text: str | None) -> None:
     form = {} if text is None else {"reason": text}
 
     assert optional_reason(form) is None
-    with pytest.raises(Refused, match="Give a reason"):
+    with pytest.raises(Refused, match="give a reason"):
         required_reason(form)
 
 

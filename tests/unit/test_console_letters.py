@@ -20,6 +20,10 @@ from worker.dead_letters.bulk_jobs import selection_of as selection_of_criteria
 from worker.dead_letters.job_runner import FURTHER, MOST_EXAMPLES, MOST_OUTCOMES, Outcomes
 from worker.dead_letters.store import Selection, State
 
+GIVE_A_REASON = "Nothing was done: give a reason"
+TOO_LONG = "Nothing was done: a reason has 500 characters at most"
+WRONG_RATE = "Nothing was started: the rate must be 0.1 to 10,000 letters per second."
+
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 ALL_CRITERIA = Selection(
@@ -170,25 +174,36 @@ async def test_an_address_of_no_job_is_not_there(path: str) -> None:
     ("path", "form", "sentence"),
     [
         ("/jobs/replay", {"reason": "x", "rate": "1"}, "No dead letters were chosen"),
-        ("/jobs/replay", {"reason": " ", "rate": "1", "selection": "all=1", "last_id": "1"}, "Give a reason"),
-        ("/jobs/discard", {"reason": "x" * 501, "selection": "all=1", "last_id": "1"}, "Give a reason"),
-        ("/jobs/replay", {"reason": "x", "rate": "0", "selection": "all=1", "last_id": "1"}, "The rate must"),
+        ("/jobs/replay", {"reason": " ", "rate": "1", "selection": "all=1", "last_id": "1"}, GIVE_A_REASON),
+        ("/jobs/discard", {"reason": "x" * 501, "selection": "all=1", "last_id": "1"}, TOO_LONG),
+        ("/jobs/1/cancel", {"reason": "x" * 501}, TOO_LONG),
+        ("/jobs/replay", {"reason": "x", "rate": "0", "selection": "all=1", "last_id": "1"}, WRONG_RATE),
         (
             "/jobs/replay",
             {"reason": "x", "rate": "nan", "selection": "all=1", "last_id": "1"},
-            "The rate must",
+            WRONG_RATE,
         ),
         (
             "/jobs/replay",
             {"reason": "x", "rate": "inf", "selection": "all=1", "last_id": "1"},
-            "The rate must",
+            WRONG_RATE,
         ),
         (
             "/jobs/replay",
             {"reason": "x", "rate": "ten", "selection": "all=1", "last_id": "1"},
-            "The rate must",
+            WRONG_RATE,
         ),
-        ("/jobs/dry-run", {"selection": "all=1", "last_id": "x"}, "The highest id must be a number"),
+        # With it, the time that is left would be no finite number, and the page of the job would fail.
+        (
+            "/jobs/replay",
+            {"reason": "x", "rate": "5e-324", "selection": "all=1", "last_id": "1"},
+            WRONG_RATE,
+        ),
+        (
+            "/jobs/dry-run",
+            {"selection": "all=1", "last_id": "x"},
+            "Nothing was started: the form has no highest id",
+        ),
         ("/jobs/dry-run", {"selection": "origin=x", "last_id": "1"}, "Origin must be one of"),
     ],
 )

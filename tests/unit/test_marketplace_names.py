@@ -42,6 +42,7 @@ REGISTRIES = (
     "consumers/registry.py",
     "worker/marketplaces/registry.py",
     "worker/actions/registry.py",
+    "worker/tools/reconcile/observations.py",
     "worker/config/settings.py",
     "worker/cli/app.py",
 )

@@ -98,15 +98,15 @@ def sending(tracer: Tracer | None, changes: Sequence[Published]) -> Iterator[lis
         for change in changes:
             cause = read_traceparent(change.traceparent)
             if tracer is None or cause is None:
-                messages.append(_message(change, change.traceparent))
+                messages.append(message(change, change.traceparent))
                 continue
-            name, attributes = sent(_message(change, None), change.change_id)
+            name, attributes = sent(message(change), change.change_id)
             span = spans.enter_context(tracer.span(name, Kind.PRODUCER, attributes, links=[cause]))
-            messages.append(_message(change, span.context.traceparent))
+            messages.append(message(change, span.context.traceparent))
         yield messages
 
 
-def _message(change: Published, traceparent: str | None) -> Message:
+def message(change: Published, traceparent: str | None = None) -> Message:
     """The context is an extension of the CloudEvent, and a header."""
     headers: dict[str, str | int] = {"x-change-id": change.change_id, "x-subject": change.subject}
     body = change.body

@@ -30,6 +30,7 @@ COMMANDS = {
     "doctor:doctor": "Check broker, database, settings and spool, and show what to do.",
     "actions:actions": "Requests to marketplaces, by events and by people.",
     "changes:changes": "The change feed: what subscribers receive when stock or orders change.",
+    "asyncapi:asyncapi": "Print the AsyncAPI documents: the change feed, and everything on the broker.",
     "explain:explain": (
         "Show the history of an entity: each of its events, its effect, and the rule that applied."
     ),

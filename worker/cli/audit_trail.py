@@ -9,7 +9,7 @@ from worker.cli.terminal import show
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
 from worker.tools import audit_trail as trail
-from worker.tools.audit_trail import BadFilter, Record, TrailFilter
+from worker.tools.audit_trail import BadTrailFilter, Record, TrailFilter
 
 
 def audit_trail(
@@ -44,7 +44,7 @@ def audit_trail(
     """
     try:
         wanted = TrailFilter.read(who, action, subject, since, until)
-    except BadFilter as fault:
+    except BadTrailFilter as fault:
         raise WrongUsage(f"--{fault}") from None
     settings = load_context("audit-trail")
 

@@ -36,7 +36,7 @@ from worker.console.routes import ACTIONS, EXPORTS, SCREENS
 from worker.console.sessions import Notice, Session
 from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.inert_text import json_text
-from worker.postgres.errors import PostgresError
+from worker.postgres.errors import PostgresError, QueryCanceledError
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +47,8 @@ LIVE = "live"
 
 # Streams that are open at the same time. Browsers close those of hidden pages.
 MOST_STREAMS = 200
+
+TOO_SLOW = "The database took too long for this: narrow it, or repeat it later."
 
 Answer = Callable[[Request, Session], Awaitable[Response]]
 
@@ -327,8 +329,9 @@ class _Pages:
 
     async def unavailable(self, request: Request, error: Exception) -> Response:
         """The broker or the database, or what else a screen works with."""
-        sentence = error.sentence if isinstance(error, StockhookError) else safe_summary(error)
-        log.warning("console.unavailable", path=request.scope["path"], reason=sentence)
+        reason = error.sentence if isinstance(error, StockhookError) else safe_summary(error)
+        log.warning("console.unavailable", path=request.scope["path"], reason=reason)
+        sentence = TOO_SLOW if isinstance(error, QueryCanceledError) else reason
         return self._error(request, 503, sentence, {"Retry-After": "5"})
 
     async def http_error(self, request: Request, error: Exception) -> Response:

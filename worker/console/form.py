@@ -7,6 +7,8 @@ from worker.observability.inert_text import visible
 
 LONGEST_REASON = 500
 
+NOTHING_DONE = "Nothing was done: "
+
 
 def optional_reason(form: Mapping[str, str]) -> str | None:
     """The reason of a change, for the audit trail; None if the field is empty.
@@ -16,7 +18,7 @@ def optional_reason(form: Mapping[str, str]) -> str | None:
     """
     text = form.get("reason", "").strip()
     if len(text) > LONGEST_REASON:
-        raise Refused(400, f"A reason has {LONGEST_REASON} characters at most.")
+        raise Refused(400, f"{NOTHING_DONE}a reason has {LONGEST_REASON} characters at most.")
     return visible(text) or None
 
 
@@ -24,5 +26,5 @@ def required_reason(form: Mapping[str, str]) -> str:
     """Raises: Refused."""
     reason = optional_reason(form)
     if reason is None:
-        raise Refused(400, "Give a reason: it is stored in the audit trail.")
+        raise Refused(400, f"{NOTHING_DONE}give a reason, for the audit trail.")
     return reason

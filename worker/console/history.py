@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from consumers.registry import FAMILIES
 from worker.console.contract import Console, Parameters
-from worker.console.pipeline import condensed, hour
+from worker.console.pipeline import Charts, condensed
 from worker.tools.prometheus import PrometheusUnavailable, Span, query_range
 
 # Hours, and how a heading names them.
@@ -54,21 +54,21 @@ async def history(console: Console, parameters: Parameters, points: int = POINTS
     """Of the hours in the query, by default 1."""
     hours, trouble = _hours(parameters.get("hours", ""), console)
     if hours == 1:
-        known = {family: console.poller.history(family) for family in FAMILIES}
-        waiting: Rows = {family: hour([one.queued for one in known[family]]) for family in FAMILIES}
-        applied: Rows = {
-            family: hour([one.applied_per_second for one in known[family]]) for family in FAMILIES
-        }
+        shown = console.poller.charts(points)
     else:
         longer = await console.shared.get(("history", hours), FRESH_SECONDS, lambda: _longer(console, hours))
-        waiting, applied, trouble = longer.waiting, longer.applied, longer.trouble
+        trouble = longer.trouble
+        shown = Charts(
+            {family: condensed(longer.waiting.get(family, []), points) for family in FAMILIES},
+            {family: condensed(longer.applied.get(family, []), points) for family in FAMILIES},
+        )
     return History(
         hours=hours,
         label=RANGES[hours],
         ranges=tuple(RANGES) if console.settings.prometheus_url is not None else (),
         trouble=trouble,
-        waiting={family: condensed(waiting.get(family, []), points) for family in FAMILIES},
-        applied={family: condensed(applied.get(family, []), points) for family in FAMILIES},
+        waiting=shown.waiting,
+        applied=shown.applied,
     )
 
 

@@ -1,11 +1,11 @@
 """The filters of dead letters as parameters of an address, and the selections that they stand for. Pure."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from urllib.parse import parse_qsl, urlencode
 
+from worker.console.row_ids import row_id
 from worker.dead_letters.criteria import BadCriterion, instant_of, origin_of
 from worker.dead_letters.store import Selection, State
 from worker.observability.inert_text import visible
@@ -33,7 +33,6 @@ MOST_IDS = 1000
 
 # Says that all letters are meant: without it and without criteria, none are.
 ALL = "all"
-HIGHEST_ID = 2**63 - 1
 
 # The name of a ticked checkbox of the list, before the id: of parameters with the same name, one counts.
 TICKED = "letter-"
@@ -98,10 +97,10 @@ def _ids(parameters: Mapping[str, str]) -> tuple[int, ...] | None:
 
 def number_of(text: str, what: str) -> int:
     """Raises: BadFilter."""
-    text = text.strip()
-    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > HIGHEST_ID:
+    number = row_id(text)
+    if number is None:
         raise BadFilter(f"{what} must be a number (given: {visible(text[:40])}).")
-    return int(text)
+    return number
 
 
 def texts_of(selection: Selection) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What the screens show of the pipeline, from snapshots alone: no I/O and no clock."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -122,6 +122,14 @@ class Point:
     at: datetime
     queued: int | None
     applied_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Charts:
+    """Of each family: waiting events, and events applied per second, the oldest first."""
+
+    waiting: dict[str, list[float | None]]
+    applied: dict[str, list[float | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +397,18 @@ def _buckets(name: str, snapshot: Snapshot) -> dict[float, float]:
                 bound = float(given["le"])
                 counts[bound] = counts.get(bound, 0.0) + value
     return counts
+
+
+def charts(history: Mapping[str, Iterable[Point]], number: int) -> Charts:
+    """Of the last hour, with this many points each."""
+    known = {family: tuple(points) for family, points in history.items()}
+    return Charts(
+        {family: condensed(hour([one.queued for one in known[family]]), number) for family in known},
+        {
+            family: condensed(hour([one.applied_per_second for one in known[family]]), number)
+            for family in known
+        },
+    )
 
 
 def hour(points: Sequence[float | None]) -> list[float | None]:

@@ -16,9 +16,11 @@ from worker.console.pipeline import (
     HISTORY,
     HISTORY_STEP,
     RATE_WINDOW,
+    Charts,
     Observed,
     PipelineView,
     Point,
+    charts,
     event_age_quantiles,
     pipeline,
     point,
@@ -64,6 +66,8 @@ class Poller:
         self._history_snapshot: Snapshot | None = None
         self._increases = Increases()
         self._began_at: datetime | None = None
+        self._charts: dict[int, Charts] = {}
+        self._pipeline: tuple[tuple[datetime, ...], PipelineView] | None = None
         self.number = 0
         """Of the newest snapshot, from 1; 0 while there is none."""
 
@@ -109,6 +113,7 @@ class Poller:
         if earlier is None or snapshot.at - earlier.at >= HISTORY_STEP:
             for family, points in self._history.items():
                 points.append(point(family, snapshot, earlier))
+            self._charts.clear()
             self._increases.add(snapshot)
             self._history_snapshot = snapshot
         async with self._changed:
@@ -160,8 +165,15 @@ class Poller:
                     await self.next(self.number)
 
     async def current(self) -> PipelineView:
-        """The pipeline as of a snapshot that is a few seconds old at most."""
-        return pipeline(await self.snapshot(), self._observed(), self._settings.delays)
+        """The pipeline as of a snapshot that is a few seconds old at most.
+
+        All who read the same snapshot share it.
+        """
+        snapshot, audits = await self.snapshot(), tuple(self._audits)
+        key = (snapshot.at, *(at for at, _ in audits))
+        if self._pipeline is None or self._pipeline[0] != key:
+            self._pipeline = key, pipeline(snapshot, self._observed(), self._settings.delays)
+        return self._pipeline[1]
 
     async def snapshot(self) -> Snapshot:
         """The newest snapshot, a few seconds old at most.
@@ -177,9 +189,11 @@ class Poller:
             raise NoSnapshot
         return self._recent[-1]
 
-    def history(self, family: str) -> Sequence[Point]:
-        """The last hour, the oldest first."""
-        return tuple(self._history[family])
+    def charts(self, points: int) -> Charts:
+        """The last hour of all families; shared until there is another point of the history."""
+        if points not in self._charts:
+            self._charts[points] = charts(self._history, points)
+        return self._charts[points]
 
     def refusals(self) -> Refusals:
         """As of the newest snapshot. The last hour is counted until the newest point of the history.

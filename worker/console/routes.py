@@ -8,6 +8,7 @@ from worker.config.console_accounts import Role
 from worker.console.contract import Action, Export, Screen
 from worker.console.screens import (
     actions,
+    asyncapi,
     audit_trail,
     changes,
     dead_letter,
@@ -44,6 +45,7 @@ SCREENS: tuple[Screen, ...] = (
     Screen("/refusals", Role.READER, "refusals.html", refusals.view, label="Refusals", is_live=True),
     Screen("/doctor", Role.READER, "doctor.html", doctor.view, label="Doctor"),
     Screen("/audit-trail", Role.READER, "audit_trail.html", audit_trail.view, label="Audit trail"),
+    Screen("/asyncapi", Role.READER, "asyncapi.html", asyncapi.view),
 )
 
 ACTIONS: tuple[Action, ...] = (
@@ -68,5 +70,7 @@ ACTIONS: tuple[Action, ...] = (
 )
 
 EXPORTS: tuple[Export, ...] = (
+    Export("/asyncapi/changes.json", Role.READER, "application/json", asyncapi.changes),
+    Export("/asyncapi/topology.json", Role.READER, "application/json", asyncapi.topology),
     Export("/audit-trail.csv", Role.READER, "text/csv; charset=utf-8", audit_trail.lines),
 )

@@ -13,6 +13,7 @@ from worker.dead_letters import store
 from worker.dead_letters.store import Selection, State
 from worker.observability.errors import StockhookError
 from worker.postgres import operator_audit
+from worker.postgres.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass
 from worker.postgres.pool import Database
 
 # Of the lists in a tally: enough to see what is wrong with the letters.
@@ -27,6 +28,16 @@ MAKE = f"""
 INSERT INTO bulk_jobs (kind, selection, last_id, matched, rate, who, reason)
 VALUES ($1, $2::text::jsonb, $3, $4, $5, $6, $7)
 RETURNING {_COLUMNS}
+"""
+
+# The same form of the same user, sent before.
+MADE_BEFORE = f"""
+SELECT {_COLUMNS}
+FROM bulk_jobs
+WHERE state IN ('queued', 'running') AND kind = $1 AND selection = $2::text::jsonb AND last_id = $3
+    AND rate IS NOT DISTINCT FROM $4 AND who = $5 AND reason IS NOT DISTINCT FROM $6
+ORDER BY job_id
+LIMIT 1
 """
 
 GET = f"SELECT {_COLUMNS} FROM bulk_jobs WHERE job_id = $1"
@@ -222,6 +233,8 @@ async def make(
 ) -> Job:
     """A queued job for the letters that exist, or that existed when `last_id` was the highest id.
 
+    A form that a user sends twice makes one job: a second one would take what a cancel of the first leaves.
+
     Raises:
         JobRefused: No letter matches.
     """
@@ -233,6 +246,10 @@ async def make(
         if not matched:
             raise JobRefused("No dead letter that waits matches any more. Nothing was started.")
         criteria = orjson.dumps(criteria_of(selection)).decode()
+        await connection.execute(LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass.BULK_JOBS_OF_USER, who)
+        made = await connection.fetch(MADE_BEFORE, kind.value, criteria, last_id, rate, who, reason)
+        if made:
+            return Job.of(made[0])
         [row] = await connection.fetch(MAKE, kind.value, criteria, last_id, matched, rate, who, reason)
         job = Job.of(row)
         await operator_audit.record(

@@ -31,7 +31,8 @@ def instant_of(text: str, now: datetime) -> datetime:
         if ago := re.fullmatch(r"([0-9]{1,6})([mhd])", text):
             unit = {"m": "minutes", "h": "hours", "d": "days"}[ago[2]]
             return now - timedelta(**{unit: int(ago[1])})
-        instant = datetime.fromisoformat(text)
+        # In an address, a "+" that is not encoded is a space.
+        instant = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
         # A time zone may lead to a year that has no UTC.
         return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):

@@ -25,6 +25,7 @@ class AdvisoryLockClass(IntEnum):
     REBUILD = 735701
     ACTIONS_OF_SUBJECT = 735702
     EVENT_ID = 735703
+    BULK_JOBS_OF_USER = 735704
 
 
 TRY_LOCK = "SELECT pg_try_advisory_lock($1::bigint)"

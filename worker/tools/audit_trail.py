@@ -16,9 +16,6 @@ LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 LARGEST_ID = 2**63 - 1
 
-# Before the record's action in the list, so that all records have one kind of name.
-LETTER_PREFIX = "dead_letter."
-
 # Each table is read backwards in its index by time, from its own bound ($1 and $2; $1 and $3).
 SELECT = """
 SELECT *
@@ -53,7 +50,7 @@ LIMIT $9
 """
 
 
-class BadFilter(ValueError):
+class BadTrailFilter(ValueError):
     """The text says which filter is wrong and why."""
 
 
@@ -71,10 +68,10 @@ class Key:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Raises: BadFilter."""
+        """Raises: BadTrailFilter."""
         parts = re.fullmatch(r"([0-9]{1,17})-(letter|operator)-([0-9]{1,18})", text)
         if parts is None:
-            raise BadFilter("`after` is not a key of a page: begin with the first page.")
+            raise BadTrailFilter("`after` is not a key of a page: begin with the first page")
         return cls(EARLIEST + timedelta(microseconds=int(parts[1])), parts[2], int(parts[3]))
 
 
@@ -112,7 +109,7 @@ class TrailFilter:
         """From texts; one that is empty matches all.
 
         Raises:
-            BadFilter
+            BadTrailFilter
         """
         return cls(
             _text("who", who),
@@ -126,7 +123,7 @@ class TrailFilter:
 def _text(name: str, text: str | None) -> str | None:
     text = (text or "").strip()
     if len(text) > LONGEST_TEXT or "\0" in text:
-        raise BadFilter(f"{name} has at most {LONGEST_TEXT} characters, and no NUL")
+        raise BadTrailFilter(f"{name} has at most {LONGEST_TEXT} characters, and no NUL")
     return text or None
 
 
@@ -134,7 +131,7 @@ def _instant(name: str, text: str | None) -> datetime | None:
     try:
         return instant_of(text.strip(), datetime.now(UTC)) if text and text.strip() else None
     except BadCriterion as fault:
-        raise BadFilter(f"{name} {fault}") from None
+        raise BadTrailFilter(f"{name} {fault}") from None
 
 
 async def select(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -131,7 +132,22 @@ def _series(text: str, names: frozenset[str]) -> Iterator[tuple[tuple[str, Label
     Raises:
         ValueError
     """
-    lines = (line for line in text.splitlines() if line.partition("{")[0].partition(" ")[0] in names)
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for point in family.samples:
-            yield (point.name, frozenset(point.labels.items())), point.value
+    for line in text.splitlines():
+        if line.partition("{")[0].partition(" ")[0] in names:
+            series, _, value = line.rpartition(" ")
+            yield _named(series), float(value)
+
+
+@lru_cache(maxsize=4096)
+def _named(series: str) -> tuple[str, Labels]:
+    """A series by its text, which is the same in each answer. Our processes add no timestamps.
+
+    Raises:
+        ValueError
+    """
+    if " " in series and not series.endswith("}"):
+        raise ValueError(f"not a series: {series}")
+    [point] = [
+        point for family in text_string_to_metric_families(f"{series} 0\n") for point in family.samples
+    ]
+    return point.name, frozenset(point.labels.items())

@@ -1,29 +1,28 @@
-"""The console: the weight of its first page, the time of each screen with full tables, CPU for viewers."""
+"""The console: the weight of its first page, the time of each answer with full tables, CPU for viewers."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from time import perf_counter
 from urllib.parse import urljoin, urlsplit
 
-import asyncpg
 import httpx
 
 from tests.bench.figures import percentile
 from tests.bench.lineup import CONSOLE, INGEST, STOCKHOOK
+from tests.bench.measures.console_tables import Filled, fill, look_up, rows
 from tests.bench.measures.preload import Size, copied, make_template
 from tests.bench.plan import Bench
 from tests.bench.processes import Failed, Running, cpu_seconds
 from tests.bench.results import Ratio
 from tests.bench.world import READY_SECONDS, World, free_port
 from tests.support.console import sign_in, users
-from tests.support.console_examples import Ids, addresses
 from worker.config.settings import PREFIX
-from worker.console.routes import SCREENS
 
 # Scaled down with --events.
-EVENTS, LETTERS, ACTIONS = 2_000_000, 10_000, 2_000
+EVENTS = 2_000_000
 FULL = 40_000
 
 REQUESTS, QUICK_REQUESTS, WARM_UP = 100, 20, 3
@@ -32,62 +31,29 @@ CPU_SECONDS, QUICK_CPU_SECONDS = 60.0, 5.0
 
 FIRST_PAGE = "/overview"
 
+# Live pages that viewers have open at the same time.
+LIVE_PAGES = (
+    FIRST_PAGE,
+    "/families/inventory",
+    "/families/orders",
+    "/families/returns",
+    "/changes",
+    "/refusals",
+    "/jobs",
+    "/jobs/{job}",
+)
+
 WEIGHT = "first page of the console with all its files, compressed"
 FOREIGN = "requests of the first page to other hosts"
 CPU = "CPU of the console"
 TIME = "answer of the console, p95"
+# Of the console and of Postgres, also of what the consumers and the poller did meanwhile.
+ANSWER_CPU = "CPU per answer of the console"
 
 # Addresses that a browser requests with a page or a style sheet.
 REQUESTED = re.compile(
     r"""(?:<(?:script|img|iframe|source)[^>]*\ssrc|<link[^>]*\shref)="([^"]+)"|url\(([^)]+)\)"""
 )
-
-LETTERS_SQL = """
-INSERT INTO dead_letters
-    (message_key, origin, event_id, provider, type, entity_id, reason, exception, fingerprint, attempts,
-     received_at, first_failed_at, last_failed_at, arrived_at, headers, body, provenance)
-SELECT gen_random_uuid(),
-       (ARRAY['inventory', 'orders', 'returns', 'quarantine'])[1 + number % 4],
-       gen_random_uuid(), 'ovoko', 'part.status.changed', (1000000000 + number * 20)::text,
-       'exhausted: RaiseError [P0001] in consumers/family.py:write #' || number % 25, 'RaiseError',
-       lpad(to_hex(number % 25), 8, '0'), 4, at, at, at + interval '217 s', at + interval '217 s',
-       json_build_object('x-attempt', 4, 'x-reason', 'exhausted', 'x-provider', 'ovoko',
-                         'x-event-type', 'part.status.changed'),
-       convert_to(format(
-           '{"event_type": "part.status.changed", "timestamp": "%s", "event_data": {"part_id": "%s", '
-           '"status": "sold"}}', to_char(at, 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'), 1000000000 + number * 20),
-           'UTF8'),
-       'webhook'
-FROM (
-    SELECT number, now() - interval '30 days' * (number / $1::float8) AS at
-    FROM generate_series($1::bigint, 1, -1) AS number
-) AS letters
-"""
-
-ACTIONS_SQL = """
-INSERT INTO actions (kind, key, subject, request, state, attempts, created_at, published_at, finished_at)
-SELECT 'buyback.rerequest_pickup', 'bench:' || number, 'order-' || number, '{}'::bytea,
-       (ARRAY['done', 'done', 'failed', 'refused', 'unknown'])[1 + number % 5], 1, at, at, at
-FROM (
-    SELECT number, now() - interval '30 days' * (number / $1::float8) AS at
-    FROM generate_series(1, $1::bigint) AS number
-) AS actions
-"""
-
-AUDIT_SQL = """
-INSERT INTO dead_letter_audit (dead_letter_id, at, who, action, reason)
-SELECT dead_letter_id, arrived_at, 'anna', 'discarded', 'sent again by hand'
-FROM dead_letters
-WHERE dead_letter_id % 10 = 0
-"""
-
-
-JOB_SQL = """
-INSERT INTO bulk_jobs (kind, selection, last_id, matched, rate, who, reason, state, ended_at)
-SELECT 'dry_run', '{}', max(dead_letter_id), count(*), 50, 'anna', 'before the replay', 'done', now()
-FROM dead_letters
-RETURNING job_id
-"""
 
 
 async def console(bench: Bench) -> None:
@@ -95,42 +61,22 @@ async def console(bench: Bench) -> None:
     share = min(1.0, bench.options.events / FULL)
     size = Size(int(EVENTS * share))
     bench.show.step("console: filling", size.name, 0, 1)
-    await make_template(bench.world, size)
+    await make_template(bench.world, size, is_for_console=True)
     bench.show.done("console: filling", 1)
     async with copied(bench.world, size) as world:
-        await _fill(world.database, share)
-        ids = await _ids(world)
+        await fill(world.database, share)
+        filled = await look_up(world.database)
         for _ in bench.turns("console", (CONSOLE,)):
             async with _running(world) as (running, client):
                 await _weigh(bench, client)
-                await _time_screens(bench, client, ids, QUICK_REQUESTS if quick else REQUESTS)
-                await _count_cpu(bench, client, running, QUICK_CPU_SECONDS if quick else CPU_SECONDS)
+                cpu = partial(_cpu, running, world)
+                await _time_screens(bench, client, filled, cpu, QUICK_REQUESTS if quick else REQUESTS)
+                await _count_cpu(bench, client, filled, running, QUICK_CPU_SECONDS if quick else CPU_SECONDS)
 
 
-async def _fill(connection: "asyncpg.Connection[asyncpg.Record]", share: float) -> None:
-    await connection.execute(LETTERS_SQL, int(LETTERS * share), timeout=None)
-    await connection.execute(ACTIONS_SQL, int(ACTIONS * share), timeout=None)
-    await connection.execute(AUDIT_SQL, timeout=None)
-    await connection.execute("VACUUM (ANALYZE)", timeout=None)
-
-
-async def _ids(world: World) -> Ids:
-    letters = await world.database.fetch(
-        "SELECT DISTINCT ON (origin) dead_letter_id FROM dead_letters ORDER BY origin, dead_letter_id"
-    )
-    event = await world.database.fetchrow("SELECT event_id, entity_id FROM event_log LIMIT 1")
-    action = await world.database.fetchval("SELECT action_id FROM actions LIMIT 1")
-    part = event["entity_id"]
-    return Ids(
-        part=part,
-        order=part,
-        returned=part,
-        buyback_order=part,
-        event_id=str(event["event_id"]),
-        letters=tuple(row["dead_letter_id"] for row in letters),
-        actions=(str(action),),
-        jobs=(await world.database.fetchval(JOB_SQL),),
-    )
+def _cpu(running: Running, world: World) -> float:
+    """Of the console and the database, which ended sessions count in too."""
+    return cpu_seconds(running.pids) + cpu_seconds(world.postgres_pids())
 
 
 @asynccontextmanager
@@ -204,12 +150,15 @@ def _requested(text: str) -> Iterator[str]:
         yield (match[1] or match[2]).strip("'\" ")
 
 
-async def _time_screens(bench: Bench, client: httpx.AsyncClient, ids: Ids, requests: int) -> None:
+async def _time_screens(
+    bench: Bench, client: httpx.AsyncClient, filled: Filled, cpu: Callable[[], float], requests: int
+) -> None:
     """One request after the other; the time includes the client's, which runs on the same machine."""
-    for screen in SCREENS:
-        taken = []
-        listed = addresses(screen.path, ids)
+    for name, listed in rows(filled).items():
+        taken, before = [], 0.0
         for number in range(-WARM_UP, requests):
+            if number == 0:
+                before = cpu()
             began = perf_counter()
             answer = await client.get(listed[number % len(listed)], follow_redirects=True)
             seconds = perf_counter() - began
@@ -218,32 +167,42 @@ async def _time_screens(bench: Bench, client: httpx.AsyncClient, ids: Ids, reque
                 raise Failed(f"{answer.url} is answered {answer.status_code}")
             if number >= 0:
                 taken.append(seconds * 1000)
-        bench.results.add(TIME, "ms", screen.path, percentile(taken, 0.95), Ratio.NONE)
+        bench.results.add(TIME, "ms", name, percentile(taken, 0.95), Ratio.NONE)
+        bench.results.add(ANSWER_CPU, "ms", name, 1000 * (cpu() - before) / requests, Ratio.NONE)
 
 
-async def _count_cpu(bench: Bench, client: httpx.AsyncClient, running: Running, seconds: float) -> None:
+async def _count_cpu(
+    bench: Bench, client: httpx.AsyncClient, filled: Filled, running: Running, seconds: float
+) -> None:
     async def share() -> float:
         before, began = cpu_seconds(running.pids), perf_counter()
         await asyncio.sleep(seconds)
         return 100 * (cpu_seconds(running.pids) - before) / (perf_counter() - began)
 
     bench.results.add(CPU, "% of a core", "no viewer", await share(), Ratio.NONE)
-    viewers = [asyncio.create_task(_view(client)) for _ in range(VIEWERS)]
-    # The first regions are sent to all at once.
-    await asyncio.sleep(min(seconds, 5))
-    try:
-        bench.results.add(CPU, "% of a core", f"{VIEWERS} viewers", await share(), Ratio.NONE)
-        if any(viewer.done() for viewer in viewers):
-            raise Failed("a stream of the console ended")
-    finally:
-        for viewer in viewers:
-            viewer.cancel()
-        await asyncio.gather(*viewers, return_exceptions=True)
+    for name, pages in (
+        (f"{VIEWERS} viewers", [FIRST_PAGE]),
+        (f"{VIEWERS} viewers of {len(LIVE_PAGES)} pages", LIVE_PAGES),
+    ):
+        listed = [page.format(job=filled.ids.jobs[0]) for page in pages]
+        viewers = [
+            asyncio.create_task(_view(client, listed[number % len(listed)])) for number in range(VIEWERS)
+        ]
+        # The first regions are sent to all at once.
+        await asyncio.sleep(min(seconds, 5))
+        try:
+            bench.results.add(CPU, "% of a core", name, await share(), Ratio.NONE)
+            if any(viewer.done() for viewer in viewers):
+                raise Failed("a stream of the console ended")
+        finally:
+            for viewer in viewers:
+                viewer.cancel()
+            await asyncio.gather(*viewers, return_exceptions=True)
 
 
-async def _view(client: httpx.AsyncClient) -> None:
+async def _view(client: httpx.AsyncClient, page: str) -> None:
     """The stream of a page that is open."""
-    async with client.stream("GET", f"{FIRST_PAGE}?live=1") as answer:
+    async with client.stream("GET", f"{page}?live=1") as answer:
         if answer.status_code != 200:
             raise Failed(f"a stream of the console is answered {answer.status_code}")
         async for _ in answer.aiter_raw():

@@ -20,22 +20,31 @@ MONTHS = "SELECT add_event_log_months(now() - interval '2 years', now())"
 # Event ids are random, as senders create them, so that the indexes have a realistic structure.
 LOG = """
 INSERT INTO event_log
-    (event_id, provider, type, family, entity_id, occurred_at, received_at, applied_at, body)
+    (event_id, provider, type, family, entity_id, occurred_at, received_at, applied_at, evidence, body)
 SELECT gen_random_uuid(), 'ovoko', 'part.status.changed', 'inventory', part_id, at, at, at,
+       CASE WHEN $3 THEN jsonb_build_object(
+           'gateway_event', 'evt_' || md5(number::text), 'gateway_attempt', 1,
+           'gateway_request', 'req_' || md5('request' || number), 'request_id', md5('proxy' || number))
+       END,
        convert_to(format(
            '{"event_id": "%s", "event_type": "part.status.changed", "timestamp": "%s", '
            '"event_data": {"part_id": "%s", "status": "sold", "id_bridge": "SKU-%s", "external_id": null}}',
            gen_random_uuid(), to_char(at, 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'), part_id, part_id), 'UTF8')
 FROM (
-    SELECT (1000000000 + number % ($1::bigint / $2::bigint) * 20)::text AS part_id,
+    SELECT number,
+           CASE
+               WHEN $3 AND number % 20 = 0 THEN 'long'
+               WHEN $3 AND number % 20 = 1 AND number <= 3000 THEN 'short'
+               ELSE (1000000000 + number % ($1::bigint / $2::bigint) * 20)::text
+           END AS part_id,
            now() - interval '2 years' * (number / $1::float8) AS at
     FROM generate_series($1::bigint, 1, -1) AS number
 ) AS events
 """
 
 IDS = """
-INSERT INTO event_ids (event_id, content_id)
-SELECT event_id, gen_random_uuid()
+INSERT INTO event_ids (event_id, content_id, received_at)
+SELECT event_id, gen_random_uuid(), received_at
 FROM event_log
 """
 
@@ -60,10 +69,13 @@ class Size:
         return f"bench_{self.rows}"
 
 
-async def make_template(world: World, size: Size, rebuilt: str | None = None) -> None:
+async def make_template(
+    world: World, size: Size, rebuilt: str | None = None, *, is_for_console: bool = False
+) -> None:
     """Create a template database with this many rows in the event log; each run copies it.
 
-    The parts do not belong to the log's events, unless the family will be rebuilt.
+    The parts do not belong to the log's events, unless the family will be rebuilt. For the console, each
+    event has the evidence of a gateway, the part `long` has each twentieth event, and the part `short` 150.
 
     Raises:
         Failed: Rows are missing, because the tables have changed.
@@ -78,7 +90,7 @@ async def make_template(world: World, size: Size, rebuilt: str | None = None) ->
     try:
         if size.rows:
             await connection.execute(MONTHS)
-            await connection.execute(LOG, size.rows, EVENTS_PER_PART, timeout=None)
+            await connection.execute(LOG, size.rows, EVENTS_PER_PART, is_for_console, timeout=None)
             await connection.execute(IDS, timeout=None)
             await connection.execute(PARTS, size.rows, EVENTS_PER_PART, timeout=None)
         if rebuilt is not None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from io import StringIO
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from consumers.registry import FAMILIES
 from worker.console.access import Refused
@@ -13,8 +13,7 @@ from worker.console.contract import Console, Parameters
 from worker.observability.inert_text import visible
 from worker.postgres.errors import QueryCanceledError
 from worker.tools.audit_trail import (
-    LETTER_PREFIX,
-    BadFilter,
+    BadTrailFilter,
     Key,
     Record,
     TrailFilter,
@@ -75,7 +74,7 @@ async def view(console: Console, parameters: Parameters) -> AuditTrail:
     try:
         wanted, key = TrailFilter.read(**asdict(filters)), Key.read(after) if after else None
         records = await select(console.database, wanted, after=key, limit=PAGE + 1)
-    except BadFilter as fault:
+    except BadTrailFilter as fault:
         return AuditTrail(filters, query, None, None, not after, f"{fault}.")
     except QueryCanceledError:
         return AuditTrail(filters, query, None, None, not after, TOO_LONG)
@@ -92,7 +91,7 @@ async def lines(console: Console, parameters: Parameters) -> AsyncIterator[str]:
     """
     try:
         wanted = TrailFilter.read(**asdict(_filters(parameters)))
-    except BadFilter as fault:
+    except BadTrailFilter as fault:
         raise Refused(400, f"{fault}.") from None
     pages = all_pages(console.database, wanted, EXPORT_PAGE)
     try:
@@ -116,17 +115,25 @@ def _shown(record: Record) -> RecordView:
         record.action,
         record.subject,
         record.reason,
-        _path(record.action, record.subject),
+        page_of(record.action, record.subject),
     )
 
 
-def _path(action: str, subject: str) -> str | None:
-    """The page of what it was done to."""
-    if action.startswith(LETTER_PREFIX):
-        return f"/dead-letters/{subject}"
-    if action.startswith("family.") and subject in FAMILIES:
-        return f"/families/{subject}"
-    return None
+def page_of(action: str, subject: str) -> str | None:
+    """Of what it was done to; None if it has none."""
+    match action.partition(".")[0]:
+        case "dead_letter":
+            return f"/dead-letters/{quote(subject, safe='')}"
+        case "family" if subject in FAMILIES:
+            return f"/families/{subject}"
+        case "job":
+            return f"/jobs/{quote(subject.removeprefix('job '), safe='')}"
+        case "action":
+            return f"/actions/{quote(subject, safe='')}"
+        case "webhook":
+            return "/changes"
+        case _:
+            return None
 
 
 def _cells(record: Record) -> tuple[str, ...]:

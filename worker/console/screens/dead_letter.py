@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
 from consumers.registry import FAMILIES
+from worker.console.addresses import entity_path
 from worker.console.contract import Console, NotThere, Parameters
+from worker.console.row_ids import row_id
 from worker.dead_letters import edit as editing
 from worker.dead_letters import replay, store
 from worker.dead_letters.body_diff import DiffLine, repair_diff
@@ -17,9 +18,6 @@ from worker.dead_letters.json_repair import Repair
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
 from worker.dead_letters.shown_body import shown_body
 from worker.dead_letters.store import NoSuchLetter, State, StoredLetter
-
-# The largest id of a table.
-LARGEST_ID = 2**63 - 1
 
 # Attempts that are listed one by one.
 MOST_ATTEMPTS = 20
@@ -117,7 +115,7 @@ async def view(console: Console, parameters: Parameters) -> DeadLetterScreen:
         type=letter.type or None,
         event_id=letter.event_id,
         entity_id=letter.entity_id,
-        entity_path=entity_path(letter),
+        entity_path=path_of_entity(letter),
         provenance=letter.provenance,
         evidence=letter.evidence,
         reason=letter.reason,
@@ -166,17 +164,17 @@ async def letter_at(console: Console, parameters: Parameters) -> StoredLetter:
 
 def id_in(parameters: Parameters) -> int:
     """Raises: NotThere."""
-    text = parameters["dead_letter_id"]
-    if not (text.isascii() and text.isdigit() and len(text) <= 19 and 0 < int(text) <= LARGEST_ID):
+    number = row_id(parameters["dead_letter_id"])
+    if not number:
         raise NotThere("The id of a dead letter is a number, such as 17.")
-    return int(text)
+    return number
 
 
-def entity_path(letter: StoredLetter) -> str | None:
+def path_of_entity(letter: StoredLetter) -> str | None:
     """The page of the entity that a family's letter is about."""
     if letter.origin not in FAMILIES or letter.entity_id is None:
         return None
-    return f"/entities/{letter.origin}/{quote(letter.entity_id, safe='')}"
+    return entity_path(letter.origin, letter.entity_id)
 
 
 def _bodies(

@@ -7,7 +7,9 @@ from typing import assert_never
 
 from worker.amqp.errors import BrokerUnavailable, Unroutable
 from worker.console.access import Refused
+from worker.console.addresses import letter_path
 from worker.console.contract import Console, Done, NotThere, Request, Shown
+from worker.console.form import LONGEST_REASON, NOTHING_DONE, required_reason
 from worker.console.screens.dead_letter import id_in, letter_at, original_of
 from worker.dead_letters import change, replay, store
 from worker.dead_letters import edit as editing
@@ -21,8 +23,6 @@ from worker.intake.encryption import NoUsableKey
 from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.inert_text import visible
 from worker.postgres.errors import PostgresError
-
-LONGEST_REASON = 500
 
 # One letter: the rate limit is for many.
 RATE = 50.0
@@ -59,14 +59,6 @@ class EditorPage:
     hidden: tuple[int, ...] = ()
 
 
-def reason_in(request: Request) -> str:
-    """Raises: Refused."""
-    reason = visible(request.form.get("reason", "").strip())[:LONGEST_REASON]
-    if not reason:
-        raise Refused(400, "Nothing was done: give a reason, for the audit trail.")
-    return reason
-
-
 async def repair(console: Console, request: Request) -> Done:
     """Apply the proposed repair. Raises: Refused."""
     letter = await _letter(console, request)
@@ -86,7 +78,7 @@ async def repair(console: Console, request: Request) -> Done:
 
 async def discard(console: Console, request: Request) -> Done:
     """Raises: Refused."""
-    reason = reason_in(request)
+    reason = required_reason(request.form)
     letter = await _letter(console, request)
     number = letter.dead_letter_id
     if not await change.discard(console.database, [number], request.user.name, reason):
@@ -96,7 +88,7 @@ async def discard(console: Console, request: Request) -> Done:
 
 async def replay_letter(console: Console, request: Request) -> Done:
     """Publish the letter, and leave its outcome to the page. Raises: Refused."""
-    reason = reason_in(request)
+    reason = required_reason(request.form)
     letter = await _letter(console, request)
     number, settings = letter.dead_letter_id, console.settings
     run = replay.Replay(
@@ -128,12 +120,12 @@ async def replay_letter(console: Console, request: Request) -> Done:
     if not tally.replayed:
         why = tally.unready[0][1] if tally.unready else "its state allows no replay"
         raise Refused(409, f"Dead letter {number} was not replayed: {why}.")
-    return Done(f"Dead letter {number} was replayed.", _path(number))
+    return Done(f"Dead letter {number} was replayed.", letter_path(number))
 
 
 async def reveal(console: Console, request: Request) -> Shown:
     """Raises: Refused."""
-    reason = reason_in(request)
+    reason = required_reason(request.form)
     letter = await _letter(console, request)
     encryptor, who = console.settings.encryptor, request.user.name
     await note_revealed(console.database, letter.dead_letter_id, who, reason)
@@ -152,7 +144,7 @@ async def reveal(console: Console, request: Request) -> Shown:
 
 async def open_editor(console: Console, request: Request) -> Shown:
     """The body in a text field, once the audit trail has who reads it. Raises: Refused."""
-    reason = reason_in(request)
+    reason = required_reason(request.form)
     letter = await _letter(console, request)
     number = letter.dead_letter_id
     try:
@@ -195,12 +187,14 @@ async def save_edit(console: Console, request: Request) -> Done | Shown:
     """Store the text beside the original. What is refused stays in the field. Raises: Refused."""
     page = _sent(request)
     number, who = page.dead_letter_id, request.user.name
-    if not page.reason:
-        return _shown(replace(page, fault="give a reason, for the audit trail"))
+    try:
+        reason = required_reason(request.form)
+    except Refused as error:
+        return _shown(replace(page, fault=str(error).removeprefix(NOTHING_DONE)))
     try:
         letter, body, edited = await _compared(console, request, page)
         if edited == body:
-            return Done(f"Nothing was changed in dead letter {number}.", _path(number))
+            return Done(f"Nothing was changed in dead letter {number}.", letter_path(number))
         page = replace(page, diff=await asyncio.to_thread(edit_diff, body, edited))
         await change.change(
             console.database,
@@ -209,11 +203,11 @@ async def save_edit(console: Console, request: Request) -> Done | Shown:
             console.settings.encryptor,
             Action.EDITED,
             who,
-            page.reason,
+            reason,
         )
     except (StockhookError, PostgresError) as error:
         return _shown(replace(page, fault=_sentence(error)))
-    return Done(f"Dead letter {number} was edited. The original body is stored, too.", _path(number))
+    return Done(f"Dead letter {number} was edited. The original body is stored, too.", letter_path(number))
 
 
 def _sent(request: Request) -> EditorPage:
@@ -223,7 +217,7 @@ def _sent(request: Request) -> EditorPage:
         number = id_in(request.parameters)
     except NotThere as error:
         raise Refused(404, str(error)) from None
-    reason = visible(form.get("reason", "").strip())[:LONGEST_REASON]
+    reason = form.get("reason", "").strip()[:LONGEST_REASON]
     return EditorPage(number, form.get("text", ""), form.get("body_hash", "")[:64], reason)
 
 
@@ -271,10 +265,6 @@ async def _letter(console: Console, request: Request) -> StoredLetter:
 
 def _refused(letter: StoredLetter, error: CommandRefused | NoUsableKey) -> Refused:
     return Refused(409, f"Dead letter {letter.dead_letter_id}: {error.sentence}.")
-
-
-def _path(dead_letter_id: int) -> str:
-    return f"/dead-letters/{dead_letter_id}"
 
 
 def _hash(letter: StoredLetter) -> str:

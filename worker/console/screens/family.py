@@ -7,11 +7,11 @@ from typing import Any
 from consumers.registry import FAMILIES
 from worker.console.access import Refused
 from worker.console.contract import Console, Done, NotThere, Parameters, Request
+from worker.console.form import optional_reason, required_reason
 from worker.console.history import RANGES, History, history
 from worker.console.pipeline import FamilyView
 from worker.dead_letters.store import Selection, groups
 from worker.observability.errors import safe_summary
-from worker.observability.inert_text import visible
 from worker.postgres import pauses
 from worker.postgres.errors import PostgresError
 from worker.postgres.pauses import AlreadyPaused
@@ -71,11 +71,9 @@ async def view(console: Console, parameters: Parameters) -> FamilyScreen:
 async def pause(console: Console, request: Request) -> Done:
     """Raises: Refused."""
     name = _existing(request)
-    reason = request.form.get("reason", "").strip()
-    if not reason:
-        raise Refused(422, f"Give a reason: {name} was not paused.")
+    reason = required_reason(request.form)
     try:
-        made = await pauses.pause(console.database, name, visible(reason), request.user.name)
+        made = await pauses.pause(console.database, name, reason, request.user.name)
     except AlreadyPaused as refusal:
         raise Refused(409, f"{refusal}.") from None
     await console.poller.refresh()
@@ -85,7 +83,7 @@ async def pause(console: Console, request: Request) -> Done:
 async def resume(console: Console, request: Request) -> Done:
     """Raises: Refused."""
     name = _existing(request)
-    reason = visible(request.form.get("reason", "").strip()) or None
+    reason = optional_reason(request.form)
     ended = await pauses.resume(console.database, name, reason, request.user.name)
     await console.poller.refresh()
     if ended is None:

@@ -8,25 +8,24 @@ from urllib.parse import urlencode
 from consumers.family import Connection
 from worker.console.access import Refused
 from worker.console.contract import Console, Done, NotThere, Parameters, Request
+from worker.console.form import optional_reason, required_reason
 from worker.console.letter_filters import (
-    HIGHEST_ID,
     BadFilter,
     chosen,
     described,
-    number_of,
     query_of,
     selection_in,
 )
+from worker.console.row_ids import LARGEST, row_id
 from worker.dead_letters import bulk_jobs, store
 from worker.dead_letters.bulk_jobs import OPEN, RESUMABLE, Job, JobRefused, JobState, Kind, NoSuchJob
-from worker.observability.inert_text import visible
 
 JOBS_PER_PAGE = 50
 GROUPS_SHOWN = 10
 
 DEFAULT_RATE = 50
+LOWEST_RATE = 0.1
 HIGHEST_RATE = 10_000
-LONGEST_REASON = 500
 
 TITLES = {Kind.DRY_RUN: "Dry run", Kind.REPLAY: "Replay", Kind.DISCARD: "Discard"}
 
@@ -99,13 +98,13 @@ class JobScreen:
     is_read_only: bool
 
 
-async def recent(connection: Connection, *, before: int = HIGHEST_ID, limit: int) -> list[JobLine]:
+async def recent(connection: Connection, *, before: int = LARGEST, limit: int) -> list[JobLine]:
     return [_line(job) for job in await bulk_jobs.newest(connection, before=before, limit=limit)]
 
 
 async def view_list(console: Console, parameters: Parameters) -> JobsScreen:
     """Raises: NotThere."""
-    before = _number(parameters.get("before", str(HIGHEST_ID)), "There is no such page.")
+    before = _number(parameters.get("before", str(LARGEST)), "There is no such page.")
     async with console.database.connection() as connection:
         jobs = await recent(connection, before=before, limit=JOBS_PER_PAGE + 1)
     has_more = len(jobs) > JOBS_PER_PAGE
@@ -184,7 +183,7 @@ async def view_new(console: Console, parameters: Parameters) -> NewJobScreen:
         discardable = replace(selection, states=bulk_jobs.STATES[Kind.DISCARD])
         waiting = await store.count(connection, discardable)
         groups = await store.groups_at_most(
-            connection, selection, after=0, letters=HIGHEST_ID, limit=GROUPS_SHOWN
+            connection, selection, after=0, letters=LARGEST, limit=GROUPS_SHOWN
         )
     return NewJobScreen(
         at=now,
@@ -214,12 +213,14 @@ async def start_discard(console: Console, request: Request) -> Done:
 async def _start(console: Console, request: Request, kind: Kind) -> Done:
     """Raises: Refused."""
     form = request.form
-    reason = None if kind is Kind.DRY_RUN else _reason(form.get("reason", ""))
+    reason = None if kind is Kind.DRY_RUN else required_reason(form)
     try:
         selection = selection_in(form.get("selection", ""), datetime.now(UTC))
-        last_id = number_of(form.get("last_id", ""), "The highest id")
     except BadFilter as error:
         raise Refused(400, str(error)) from None
+    last_id = row_id(form.get("last_id", ""))
+    if last_id is None:
+        raise Refused(400, "Nothing was started: the form has no highest id. Load the page again.")
     rate = _rate(form.get("rate", "")) if kind is Kind.REPLAY else None
     try:
         job = await bulk_jobs.make(
@@ -248,7 +249,7 @@ async def resume(console: Console, request: Request) -> Done:
 async def _change(console: Console, request: Request, change: Any, sentence: str) -> Done:
     """Raises: Refused, NotThere."""
     job_id = _number(request.parameters["job_id"], "There is no such job.")
-    reason = visible(request.form.get("reason", "").strip())[:LONGEST_REASON] or None
+    reason = optional_reason(request.form)
     try:
         await change(console.database, job_id, request.user.name, reason)
     except NoSuchJob as error:
@@ -258,24 +259,16 @@ async def _change(console: Console, request: Request, change: Any, sentence: str
     return Done(sentence.format(job_id), f"/jobs/{job_id}")
 
 
-def _reason(text: str) -> str:
-    """Raises: Refused."""
-    text = visible(text.strip())
-    if not text or len(text) > LONGEST_REASON:
-        raise Refused(400, f"Give a reason of at most {LONGEST_REASON} characters. Nothing was started.")
-    return text
-
-
 def _rate(text: str) -> float:
     """Raises: Refused."""
     try:
         rate = float(text)
     except ValueError:
         rate = 0
-    if not 0 < rate <= HIGHEST_RATE:
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise Refused(
             400,
-            f"The rate must be more than 0, at most {HIGHEST_RATE:,} per second. Nothing was started.",
+            f"Nothing was started: the rate must be {LOWEST_RATE} to {HIGHEST_RATE:,} letters per second.",
         )
     return rate
 
@@ -290,10 +283,10 @@ async def _job(console: Console, text: str) -> Job:
 
 def _number(text: str, sentence: str) -> int:
     """Raises: NotThere."""
-    try:
-        return number_of(text, "The number of a job")
-    except BadFilter:
-        raise NotThere(sentence) from None
+    number = row_id(text)
+    if number is None:
+        raise NotThere(sentence)
+    return number
 
 
 def _line(job: Job) -> JobLine:

@@ -8,22 +8,25 @@ from uuid import UUID
 from consumers.family import Connection
 from worker.console.addresses import entity_path, letter_path
 from worker.console.contract import Console, Elsewhere, Parameters
+from worker.console.row_ids import row_id
 from worker.tools.explain.lookup import (
+    APPLIED_WITHIN,
     NEWEST_LETTERS,
     WINDOW,
     Letter,
+    Partition,
     entities_by_event,
     events_by_gateway_id,
     families_with,
     letter_by_id,
     letters_about,
     newest_seq,
+    partitions,
     receptions_of_event,
+    searching,
 )
 
 MOST_CHARACTERS = 1000
-
-_MOST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,14 @@ async def view(console: Console, parameters: Parameters) -> SearchScreen | Elsew
     if "\0" in query:
         return SearchScreen(query, (), ("No id has a NUL character.",))
     last, fault = _last(parameters.get("before"))
-    async with console.database.connection() as connection:
+    async with searching(console.database) as connection:
+        listed = await partitions(connection)
         if last is not None:
-            return await _by_gateway_id(connection, query, last, fault)
-        hits, remarks = await _exact(connection, query)
+            return await _by_gateway_id(connection, listed, query, last, fault)
+        hits, remarks = await _exact(connection, listed, query)
         if not hits:
-            screen = await _by_gateway_id(connection, query, await newest_seq(connection), fault, remarks)
+            newest = await newest_seq(connection, listed)
+            screen = await _by_gateway_id(connection, listed, query, newest, fault, remarks)
         else:
             screen = SearchScreen(query, tuple(hits), (*fault, *remarks))
     # What was searched in part may have more.
@@ -74,30 +79,35 @@ def _last(text: str | None) -> tuple[int | None, tuple[str, ...]]:
     """The sequence number at which the search in the log starts."""
     if text is None:
         return None, ()
-    if text.isascii() and text.isdigit() and len(text) < 19:
-        return int(text), ()
+    seq = row_id(text)
+    if seq is not None:
+        return seq, ()
     return None, ("The parameter before is not a sequence number: the newest events were searched.",)
 
 
-async def _exact(connection: Connection, query: str) -> tuple[list[Hit], list[str]]:
+async def _exact(
+    connection: Connection, listed: Sequence[Partition], query: str
+) -> tuple[list[Hit], list[str]]:
     """By indexes: entities, a dead letter, an event."""
     hits = [
         Hit(family.entity, query, entity_path(family.name, query))
         for family in await families_with(connection, query)
     ]
     remarks: list[str] = []
-    dead_letter_id = _number(query)
+    dead_letter_id = row_id(query)
     if dead_letter_id is not None:
         letter = await letter_by_id(connection, dead_letter_id)
         hits += [] if letter is None else [_letter_hit(letter)]
     event_id = _uuid(query)
     if event_id is not None:
-        event_hits, remarks = await _by_event_id(connection, event_id)
+        event_hits, remarks = await _by_event_id(connection, listed, event_id)
         hits += event_hits
     return hits, remarks
 
 
-async def _by_event_id(connection: Connection, event_id: UUID) -> tuple[list[Hit], list[str]]:
+async def _by_event_id(
+    connection: Connection, listed: Sequence[Partition], event_id: UUID
+) -> tuple[list[Hit], list[str]]:
     receptions = await receptions_of_event(connection, event_id)
     if not receptions:
         return [], []
@@ -108,18 +118,23 @@ async def _by_event_id(connection: Connection, event_id: UUID) -> tuple[list[Hit
             f"{entity_path(family.name, entity_id)}#event-{event_id}",
         )
         for received_at in receptions
-        for family, entity_id in await entities_by_event(connection, event_id, received_at)
+        for family, entity_id in await entities_by_event(connection, listed, event_id, received_at)
     }
     if len(entities) < len(receptions):
         return list(entities.values()), [
             "An event with this id was applied, but it is not among the "
-            f"{WINDOW:,} events that were applied after its reception, or the log no longer has it."
+            f"{APPLIED_WITHIN:,} events that were applied after its reception, or the log no longer has it."
         ]
     return list(entities.values()), []
 
 
 async def _by_gateway_id(
-    connection: Connection, query: str, last: int, fault: Sequence[str], remarks: Sequence[str] = ()
+    connection: Connection,
+    listed: Sequence[Partition],
+    query: str,
+    last: int,
+    fault: Sequence[str],
+    remarks: Sequence[str] = (),
 ) -> SearchScreen:
     """In the evidence of events and dead letters; of these also by entity and event."""
     events = {
@@ -129,7 +144,7 @@ async def _by_gateway_id(
             f"{entity_path(hit.family, hit.entity_id)}#event-{hit.event_id}",
             f"applied {hit.applied_at:%Y-%m-%d %H:%M:%S} UTC",
         )
-        for hit in await events_by_gateway_id(connection, query, last)
+        for hit in await events_by_gateway_id(connection, listed, query, last)
     }
     letters = [_letter_hit(letter) for letter in await letters_about(connection, query, _uuid(query))]
     first = max(1, last - WINDOW + 1)
@@ -144,13 +159,6 @@ async def _by_gateway_id(
 def _letter_hit(letter: Letter) -> Hit:
     name = f"dead letter {letter.dead_letter_id}"
     return Hit(f"{name}, {letter.state}", letter.type, letter_path(letter.dead_letter_id), f"{letter.reason}")
-
-
-def _number(query: str) -> int | None:
-    if not (query.isascii() and query.isdigit()) or len(query) > 19:
-        return None
-    number = int(query)
-    return number if number <= _MOST_ID else None
 
 
 def _uuid(query: str) -> UUID | None:

@@ -1,12 +1,14 @@
 """Find entities, events and dead letters by an id, in bounded time.
 
 The log has no index for ids of events and of gateways, which every event would pay for. It is searched in
-windows of WINDOW sequence numbers, through the index of the sequence numbers.
+windows of sequence numbers, through the index of these, in the partitions that can have them: in each other
+partition, the newest pages have no entry in the index and would be read as well.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,16 +17,29 @@ import orjson
 from consumers.family import Connection, Table
 from consumers.registry import FAMILIES, AnyFamily
 from schemas.envelope import EVIDENCE
+from worker.postgres.pool import Database
 from worker.tools.private_values import redacted
 
-# How many sequence numbers of the log one search covers.
-WINDOW = 50_000
+# How many sequence numbers of the log one search for an id of a gateway covers.
+WINDOW = 25_000
+
+# How many sequence numbers after its reception an event is searched in.
+APPLIED_WITHIN = 50_000
+
+# By how much sequence numbers may differ from the order of applied_at, as transactions overlap.
+OVERLAP = 5_000
 
 # How many dead letters one search covers: the newest ones.
 NEWEST_LETTERS = 10_000
 
-MOST_HITS = 50
 MOST_ROWS = 200
+
+# The log has a partition per month. An entity with many events is read month by month at first: this one, and
+# so many before it.
+MONTHS_READ = (0, 1, 2, 4, 8, 16, 32)
+
+EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 # The clock of an ingest may be ahead of the database's.
 CLOCK_DIFFERENCE = timedelta(minutes=5)
@@ -54,7 +69,8 @@ FROM (
 ) AS logged
 """
 
-# By event_log_by_entity: reads all events of the entity, and none of another.
+# By event_log_by_entity, in the partitions between two times: reads all events that the entity has there, and
+# none of another.
 NEWEST_EVENTS = """
 SELECT *
 FROM (
@@ -63,11 +79,13 @@ FROM (
         CASE WHEN occurred_at > received_at + $3::interval THEN received_at ELSE occurred_at END AS instant
     FROM event_log
     WHERE entity_id = $1 AND family = $2
+        AND applied_at >= $4::timestamptz
+        AND applied_at <= $5::timestamptz
+        AND (applied_at, seq) < ($5, $6::bigint)
 ) AS logged
-WHERE ($4::timestamptz IS NULL OR instant <= $4)
-    AND ($5::timestamptz IS NULL OR (instant, seq) < ($5, $6::bigint))
-ORDER BY instant DESC, seq DESC
-LIMIT $7
+WHERE $7::timestamptz IS NULL OR instant <= $7
+ORDER BY applied_at DESC, seq DESC
+LIMIT $8
 """
 
 # By the unique index of findings.
@@ -79,36 +97,57 @@ ORDER BY kind, message
 LIMIT 200
 """
 
-# By bisection, through event_log_by_seq: at most 1000 more than the newest sequence number.
+# Of each partition with events, by its first page: the month, and the lowest sequence number but for OVERLAP.
+PARTITIONS = """
+SELECT date_trunc('month', min(applied_at), 'UTC') AS month, min(seq) AS first_seq
+FROM event_log
+WHERE ctid < '(1,0)'::tid
+GROUP BY tableoid
+ORDER BY first_seq
+"""
+
+# By bisection, through event_log_by_seq in the partitions since $2, of which $1 is a sequence number: at most
+# 1000 more than the newest one. OFFSET 0: each probe is needed twice, and made once.
 NEWEST_SEQ = """
 WITH RECURSIVE bisected (low, high) AS (
-    SELECT 0::bigint, 1::bigint << 40
+    SELECT $1::bigint, 1::bigint << 40
     UNION ALL
     SELECT CASE WHEN is_reached THEN middle ELSE low END, CASE WHEN is_reached THEN high ELSE middle END
     FROM (SELECT low, high, (low + high) / 2 AS middle FROM bisected WHERE high - low > 1000) AS halves
-    CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM event_log WHERE seq >= middle) AS is_reached) AS probe
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (SELECT FROM event_log WHERE seq >= middle AND applied_at >= $2) AS is_reached
+        OFFSET 0
+    ) AS probe
 )
 SELECT min(high) AS seq
 FROM bisected
 """
 
-# By bisection, as above: the sequence number of the first event that was applied since $1, or of one close to
-# it. The log is nearly in the order of applied_at, and so are the rows that a scan returns.
+# By bisection, as above, in the partitions from $4 to $5 and between the sequence numbers $2 and $3: that of
+# the first event that was applied since $1, or of one close to it. The log is nearly in the order of
+# applied_at, and so are the rows that a scan returns.
 SEQ_AT = """
 WITH RECURSIVE bisected (low, high) AS (
-    SELECT 0::bigint, $2::bigint
+    SELECT $2::bigint, $3::bigint
     UNION ALL
     SELECT CASE WHEN is_before THEN middle ELSE low END, CASE WHEN is_before THEN high ELSE middle END
     FROM (SELECT low, high, (low + high) / 2 AS middle FROM bisected WHERE high - low > 1000) AS halves
     CROSS JOIN LATERAL (
         SELECT coalesce(
-            (SELECT applied_at < $1 FROM event_log WHERE seq >= middle LIMIT 1), false
+            (
+                SELECT applied_at < $1
+                FROM event_log
+                WHERE seq >= middle AND applied_at >= $4 AND applied_at < $5
+                LIMIT 1
+            ),
+            false
         ) AS is_before
+        OFFSET 0
     ) AS probe
 )
 SELECT seq
 FROM event_log
-WHERE seq >= (SELECT max(low) FROM bisected)
+WHERE seq >= (SELECT max(low) FROM bisected) AND applied_at >= $4 AND applied_at < $5
 LIMIT 1
 """
 
@@ -127,7 +166,10 @@ WHERE event_id = $1
 ENTITIES_BY_EVENT = """
 SELECT DISTINCT family, entity_id
 FROM event_log
-WHERE seq BETWEEN $2 AND $3 AND (event_id = $1 OR reuse_of = $1)
+WHERE seq BETWEEN $2 AND $3
+    AND applied_at >= $4
+    AND applied_at < $5
+    AND (event_id = $1 OR reuse_of = $1)
 ORDER BY family, entity_id
 LIMIT 50
 """
@@ -135,7 +177,11 @@ LIMIT 50
 EVENTS_BY_GATEWAY_ID = f"""
 SELECT family, entity_id, coalesce(reuse_of, event_id) AS event_id, type, applied_at
 FROM event_log
-WHERE seq BETWEEN $2 AND $3 AND evidence IS NOT NULL AND $1 IN ({_NAMED})
+WHERE seq BETWEEN $2 AND $3
+    AND applied_at >= $4
+    AND applied_at < $5
+    AND evidence IS NOT NULL
+    AND $1 IN ({_NAMED})
 ORDER BY seq DESC
 LIMIT 50
 """
@@ -174,6 +220,10 @@ WHERE entity_id = $1 OR $3::uuid IN (event_id, replayed_as) OR $1 IN ({_NAMED})
 ORDER BY dead_letter_id DESC
 LIMIT 50
 """
+
+
+# The planner takes a whole partition for a short way to one row, and workers for the rest of a machine.
+PLAN_BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL max_parallel_workers_per_gather = 0"
 
 
 def _rows_statement(table: Table) -> str:
@@ -235,6 +285,22 @@ class GatewayHit:
     applied_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Of the log: the events that were applied since this time, from about this sequence number on."""
+
+    start: datetime
+    first_seq: int
+
+
+@asynccontextmanager
+async def searching(database: Database) -> AsyncIterator[Connection]:
+    """A connection for searches in the log."""
+    async with database.transaction() as connection:
+        await connection.execute(PLAN_BY_INDEX)
+        yield connection
+
+
 async def families_with(connection: Connection, entity_id: str) -> list[AnyFamily]:
     """The families that have an entity with this id, by their events or their rows."""
     logged = {row["family"] for row in await connection.fetch(FAMILIES_IN_LOG, entity_id)}
@@ -260,12 +326,35 @@ async def newest_events(
     at: datetime | None = None,
     before: tuple[datetime, int] | None = None,
 ) -> list[LoggedEvent]:
-    """The newest ones that had happened at a time, and before the place where another page ended."""
-    before_instant, before_seq = before or (None, None)
-    rows = await connection.fetch(
-        NEWEST_EVENTS, entity_id, family.name, tolerance, at, before_instant, before_seq, limit
-    )
-    return [_logged_event(row) for row in rows]
+    """Those that were applied last, of the ones that had happened at a time; from the place (`applied_at`,
+    `seq`) on where another page ended.
+
+    The log is read back in time, as many months as the limit needs.
+    """
+    upper, upper_seq = before or (LATEST, 0)
+    newest: list[LoggedEvent] = []
+    for lower in _back_in_time(min(upper, datetime.now(UTC))):
+        rows = await connection.fetch(
+            NEWEST_EVENTS,
+            *(entity_id, family.name, tolerance, lower, upper, upper_seq, at, limit - len(newest)),
+        )
+        newest += [_logged_event(row) for row in rows]
+        if len(newest) >= limit:
+            break
+        # What was applied at `lower` has been read.
+        upper, upper_seq = lower, 0
+    return newest
+
+
+def _back_in_time(start: datetime) -> Iterator[datetime]:
+    """Where the spans of months begin that are read one after the other, and at last all that is left."""
+    months = start.astimezone(UTC).year * 12 + start.astimezone(UTC).month - 1
+    for count in MONTHS_READ:
+        months -= count
+        if months < EARLIEST.year * 12:
+            break
+        yield datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
+    yield EARLIEST
 
 
 def _logged_event(row: Mapping[str, Any]) -> LoggedEvent:
@@ -305,9 +394,24 @@ async def rows_of(connection: Connection, family: AnyFamily, entity_id: str) -> 
     ]
 
 
-async def newest_seq(connection: Connection) -> int:
+async def partitions(connection: Connection) -> list[Partition]:
+    """Those with events, the oldest first."""
+    return [Partition(row["month"], row["first_seq"]) for row in await connection.fetch(PARTITIONS)]
+
+
+def span(listed: Sequence[Partition], first: int, last: int) -> tuple[datetime, datetime]:
+    """The times between which the events with these sequence numbers were applied."""
+    before = [one.start for one in listed if one.first_seq <= first - OVERLAP]
+    after = [one.start for one in listed if one.first_seq > last + OVERLAP]
+    return max(before, default=EARLIEST), min(after, default=LATEST)
+
+
+async def newest_seq(connection: Connection, listed: Sequence[Partition]) -> int:
     """At least the newest sequence number of the log, and at most 1000 more."""
-    [row] = await connection.fetch(NEWEST_SEQ)
+    if not listed:
+        return 0
+    newest = max(listed, key=lambda one: one.start)
+    [row] = await connection.fetch(NEWEST_SEQ, newest.first_seq, newest.start)
     return int(row["seq"])
 
 
@@ -317,25 +421,47 @@ async def receptions_of_event(connection: Connection, event_id: UUID) -> list[da
 
 
 async def entities_by_event(
-    connection: Connection, event_id: UUID, received_at: datetime | None
+    connection: Connection, listed: Sequence[Partition], event_id: UUID, received_at: datetime | None
 ) -> list[tuple[AnyFamily, str]]:
     """What an applied event is about.
 
-    Searched are the WINDOW events that were applied after its reception; without one, the newest ones.
+    Searched are the APPLIED_WITHIN events that were applied after its reception; without one, the newest
+    ones.
     """
-    newest = await newest_seq(connection)
-    if received_at is None:
-        first = newest - WINDOW
-    else:
-        rows = await connection.fetch(SEQ_AT, received_at - CLOCK_DIFFERENCE, newest)
-        first = rows[0]["seq"] - 1000 if rows else 0
-    rows = await connection.fetch(ENTITIES_BY_EVENT, event_id, first, first + WINDOW)
+    newest = await newest_seq(connection, listed)
+    first = (
+        newest - APPLIED_WITHIN
+        if received_at is None
+        else await _seq_at(connection, listed, newest, received_at - CLOCK_DIFFERENCE) - 1000
+    )
+    last = first + APPLIED_WITHIN
+    rows = await connection.fetch(ENTITIES_BY_EVENT, event_id, first, last, *span(listed, first, last))
     return [(FAMILIES[row["family"]], row["entity_id"]) for row in rows]
 
 
-async def events_by_gateway_id(connection: Connection, gateway_id: str, last: int) -> list[GatewayHit]:
+async def _seq_at(connection: Connection, listed: Sequence[Partition], newest: int, at: datetime) -> int:
+    """The sequence number of the first event that was applied since then, or of one close to it."""
+    low = max((one for one in listed if one.start <= at), key=lambda one: one.start, default=None)
+    high = min((one for one in listed if one.start > at), key=lambda one: one.start, default=None)
+    if low is None:
+        return 0 if high is None else high.first_seq
+    rows = await connection.fetch(
+        SEQ_AT,
+        at,
+        low.first_seq,
+        newest if high is None else high.first_seq + OVERLAP,
+        low.start,
+        LATEST if high is None else high.start,
+    )
+    return int(rows[0]["seq"]) if rows else low.first_seq
+
+
+async def events_by_gateway_id(
+    connection: Connection, listed: Sequence[Partition], gateway_id: str, last: int
+) -> list[GatewayHit]:
     """The newest first, of the WINDOW sequence numbers up to `last`."""
-    rows = await connection.fetch(EVENTS_BY_GATEWAY_ID, gateway_id, last - WINDOW + 1, last)
+    first = last - WINDOW + 1
+    rows = await connection.fetch(EVENTS_BY_GATEWAY_ID, gateway_id, first, last, *span(listed, first, last))
     return [GatewayHit(**row) for row in rows]
 
 
