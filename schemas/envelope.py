@@ -125,6 +125,9 @@ class Envelope(BaseModel):
     @property
     def evidence(self) -> dict[str, str]:
         """How the gateway, the proxy and the traces name the request, by the names that people see."""
+        # Most events have none.
+        if self.model_fields_set.isdisjoint(_SOURCES_OF_EVIDENCE):
+            return {}
         return {name: value for name in EVIDENCE if (value := getattr(self, name)) is not None}
 
     @property
@@ -181,6 +184,8 @@ EVIDENCE = (
     "trace_id",
     "origin_trace_id",
 )
+
+_SOURCES_OF_EVIDENCE = frozenset((*EVIDENCE, "traceparent", "origin_traceparent"))
 
 # By name: what is copied from a message to the next one.
 HEADERS = tuple(field.alias or name for name, field in Envelope.model_fields.items())

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from schemas.changes import CONTENT_TYPE, PREFIX, SOURCE, TYPES, Published, State
+from schemas.trace_context import TRACEPARENT
 from worker.amqp.management import vhost_of
 from worker.amqp.topology import CHANGES, Exchange, topology
 from worker.change_feed.endpoint import signed_headers
@@ -26,6 +27,7 @@ from worker.tools.asyncapi.document import (
     schema_ref,
 )
 from worker.tools.asyncapi.examples import RECEIVED_AT, change_examples
+from worker.tools.asyncapi.headers import TRACE_CONTEXT
 from worker.tools.asyncapi.state_schemas import state_schemas
 
 # The secret of the signatures in the examples.
@@ -186,7 +188,7 @@ def _over_http(name: str, example: Published) -> Json:
 def _schemas() -> Json:
     schemas: Json = {
         "ChangeHeaders": change_headers(),
-        "WebhookHeaders": object_schema(_WEBHOOK_HEADERS, _WEBHOOK_HEADERS),
+        "WebhookHeaders": object_schema({**_WEBHOOK_HEADERS, **TRACE_CONTEXT}, _WEBHOOK_HEADERS),
     }
     for state, types in TYPES.items():
         schemas |= state_schemas(state)
@@ -201,7 +203,10 @@ def change_headers() -> Json:
         "x-change-id": {"type": "string", "pattern": CHANGE_ID, "description": "The `id` of the event"},
         "x-subject": {"type": "string", "description": "The `subject` of the event"},
     }
-    return object_schema(properties, properties)
+    return object_schema({**properties, **_TRACEPARENT}, properties)
+
+
+_TRACEPARENT = {TRACEPARENT: TRACE_CONTEXT[TRACEPARENT]}
 
 
 _WEBHOOK_HEADERS: Mapping[str, Json] = {
@@ -248,7 +253,7 @@ def cloud_event(event_type: Json, data: Json) -> Json:
         },
         "data": data,
     }
-    return object_schema(properties, properties)
+    return object_schema({**properties, **_TRACEPARENT}, properties)
 
 
 def _cloud_event(name: str, state: type[State]) -> Json:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from schemas.envelope import Envelope
+from schemas.trace_context import ORIGIN_TRACEPARENT, TRACEPARENT, TRACESTATE
 from worker.tools.asyncapi.document import Json, object_schema
 
 # Of every event, in the order of the envelope.
@@ -12,6 +13,10 @@ ALWAYS = ("x-event-type", "x-provider", "x-event-id", "x-content-id", "x-receive
 AFTER_FAILURE = ("x-attempt", "x-reason", "x-first-failed-at", "x-last-failed-at")
 
 _PROXY = "How the gateway or the proxy in front of the ingest names it; unsigned"
+_TRACE: Mapping[str, str] = {
+    TRACEPARENT: "The trace in which it was published (W3C Trace Context), if it has one",
+    TRACESTATE: "What systems before ours added to the trace",
+}
 DESCRIPTIONS: Mapping[str, str] = {
     "x-event-type": "Type of the event, as the marketplace spells it",
     "x-provider": "The marketplace",
@@ -31,6 +36,17 @@ DESCRIPTIONS: Mapping[str, str] = {
     "x-gateway-request": _PROXY,
     "x-gateway-url": _PROXY,
     "x-request-id": _PROXY,
+    **_TRACE,
+    ORIGIN_TRACEPARENT: "Of a replayed event: the context of its first publish",
+}
+
+TRACE_CONTEXT: Mapping[str, Json] = {
+    TRACEPARENT: {
+        "type": "string",
+        "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}",
+        "description": _TRACE[TRACEPARENT],
+    },
+    TRACESTATE: {"type": "string", "description": _TRACE[TRACESTATE]},
 }
 
 
@@ -51,6 +67,7 @@ def action_headers(required: Iterable[str] = ()) -> Json:
     properties = {
         "x-action-id": {"type": "string", "format": "uuid", "description": "Row of the table `actions`"},
         **{name: envelope[name] for name in ("x-attempt", "x-reason")},
+        **TRACE_CONTEXT,
     }
     return object_schema(properties, ("x-action-id", "x-attempt", *required))
 
