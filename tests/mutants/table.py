@@ -117,10 +117,24 @@ TABLE = (
         "tests/integration/test_event_sink.py::test_an_entry_stays_in_the_spool_until_it_is_confirmed",
     ),
     Mutant(
+        "a stranger's trace is continued",
+        "worker/ingest/service.py",
+        "            if self._trusts_traces and (request.is_from_proxy or claims is not None):\n",
+        "            if self._trusts_traces:\n",
+        "tests/integration/test_request_traces.py::test_only_a_trusted_context_is_continued",
+    ),
+    Mutant(
+        "a replay continues the trace of its first publish",
+        "worker/dead_letters/replay.py",
+        '            "traceparent": None,\n',
+        "",
+        "tests/unit/test_replay.py::test_a_replay_leaves_its_trace_and_names_the_first_one",
+    ),
+    Mutant(
         "answer before it is stored",
         "worker/ingest/service.py",
-        "                    await self._store(accepted, evidence)\n",
-        "                    asyncio.ensure_future(self._store(accepted, evidence))\n",
+        "                    await self._store(accepted, added, trace)\n",
+        "                    asyncio.ensure_future(self._store(accepted, added, trace))\n",
         "tests/unit/test_service.py::test_an_event_that_cannot_be_stored_is_refused",
     ),
     Mutant(

@@ -255,8 +255,8 @@ class Ingest:
                     _count_secret(marketplace, accepted.secret)
                 result = self._result(accepted)
                 if result != "ignored":
-                    evidence = evidence_headers(gateway, request.headers)
-                    await self._store(accepted, {**evidence, **trusted_context}, trace)
+                    added = {**evidence_headers(gateway, request.headers), **trusted_context}
+                    await self._store(accepted, added, trace)
                 if trace is not None:
                     trace.note(event_id, result)
                 _counter(metrics.RECEIVED, marketplace.name, result).inc()
