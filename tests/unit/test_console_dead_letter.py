@@ -151,7 +151,7 @@ def test_what_is_published_elsewhere_has_no_outcome() -> None:
 
 
 def test_an_entity_of_a_family_has_a_page() -> None:
-    assert entity_path(replace(LETTER, entity_id="a/b?c")) == "/entities/orders/a%2Fb%3Fc"
+    assert entity_path(replace(LETTER, entity_id="a/b?c")) == "/entities/orders/a~2Fb~3Fc"
     assert entity_path(replace(LETTER, origin="quarantine")) is None
     assert entity_path(replace(LETTER, entity_id=None)) is None
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from io import StringIO
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from consumers.registry import FAMILIES
 from worker.console.access import Refused
@@ -13,7 +13,6 @@ from worker.console.contract import Console, Parameters
 from worker.observability.inert_text import visible
 from worker.postgres.errors import QueryCanceledError
 from worker.tools.audit_trail import (
-    LETTER_PREFIX,
     BadFilter,
     Key,
     Record,
@@ -116,16 +115,24 @@ def _shown(record: Record) -> RecordView:
         record.action,
         record.subject,
         record.reason,
-        _path(record.action, record.subject),
+        path_of(record.action, record.subject),
     )
 
 
-def _path(action: str, subject: str) -> str | None:
+def path_of(action: str, subject: str) -> str | None:
     """The page of what it was done to."""
-    if action.startswith(LETTER_PREFIX):
-        return f"/dead-letters/{subject}"
-    if action.startswith("family.") and subject in FAMILIES:
-        return f"/families/{subject}"
+    area, _, _ = action.partition(".")
+    match area:
+        case "dead_letter":
+            return f"/dead-letters/{subject}"
+        case "family" if subject in FAMILIES:
+            return f"/families/{subject}"
+        case "job" if subject.removeprefix("job ").isdecimal():
+            return f"/jobs/{subject.removeprefix('job ')}"
+        case "action":
+            return f"/actions/{quote(subject, safe='')}"
+        case "webhook":
+            return f"/changes#subscriber-{quote(subject, safe='')}"
     return None
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
 from consumers.registry import FAMILIES
+from worker.console import addresses
 from worker.console.contract import Console, NotThere, Parameters
 from worker.dead_letters import edit as editing
 from worker.dead_letters import replay, store
@@ -176,7 +176,7 @@ def entity_path(letter: StoredLetter) -> str | None:
     """The page of the entity that a family's letter is about."""
     if letter.origin not in FAMILIES or letter.entity_id is None:
         return None
-    return f"/entities/{letter.origin}/{quote(letter.entity_id, safe='')}"
+    return addresses.entity_path(letter.origin, letter.entity_id)
 
 
 def _bodies(
