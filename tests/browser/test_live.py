@@ -15,7 +15,7 @@ from tests.support.events import body, return_updated
 from tests.support.nginx import running_nginx
 from tests.support.stack import free_port, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 NUMBERS = itertools.count(50_000)
 
@@ -79,7 +79,7 @@ async def test_the_pause_button_stops_and_continues_the_numbers(
         first = await send_one(system)
         for watched in (paused, witness):
             await expect(queued(watched.page)).to_have_text(first, timeout=15_000)
-        await paused.page.get_by_role("button", name="Pause", exact=True).click()
+        await paused.page.get_by_role("button", name="Pause updates").click()
         await paused.page.get_by_text("Paused", exact=True).wait_for()
         # Two rounds: what was under way when the button was pressed has arrived after the first.
         for _ in range(2):
@@ -87,7 +87,7 @@ async def test_the_pause_button_stops_and_continues_the_numbers(
             await expect(queued(witness.page)).to_have_text(latest, timeout=15_000)
 
         assert await queued(paused.page).inner_text() == first
-        await paused.page.get_by_role("button", name="Resume", exact=True).click()
+        await paused.page.get_by_role("button", name="Resume updates").click()
         await expect(queued(paused.page)).to_have_text(latest, timeout=15_000)
         assert await paused.all_faults() == []
 

@@ -14,7 +14,7 @@ from tests.support.console import PASSWORD
 from tests.support.console_examples import addresses
 from worker.console.routes import SCREENS
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 WIDTHS = (320, 768, 1280, 1920)
 SCHEMES = ("light", "dark")
@@ -191,7 +191,7 @@ async def test_the_back_button_shows_the_screen_before(system: BusySystem, signe
         await page.go_back()
         await page.wait_for_url("**/overview")
 
-        assert await page.locator("h1").inner_text() == "Pipeline"
+        assert await page.locator("h1").inner_text() == "Overview"
         await page.get_by_text("Live", exact=True).wait_for()
         assert await watched.all_faults() == []
 
@@ -222,5 +222,4 @@ async def test_texts_are_copied_over_plain_http(
             await page.locator("#paste").focus()
             await page.keyboard.press("Control+V")
             assert await page.locator("#paste").input_value() == text
-    if not copied:
-        pytest.skip("no screen has a copy button")
+    assert copied >= 2, "a dead letter and an action have texts to copy"
