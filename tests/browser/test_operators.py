@@ -144,7 +144,7 @@ async def test_of_two_operators_who_replay_a_group_the_second_reads_that_nothing
     chromium: Browser, system: BusySystem
 ) -> None:
     parts = await failed_parts(system, 5, "the shelf is locked")
-    group = "/dead-letters?origin=inventory&reason=exhausted&since=1h"
+    group = "/dead-letters?origin=inventory&reason=exhausted&view=groups"
     async with page_of(chromium, system, "anna") as anna, page_of(chromium, system, "olaf") as olaf:
         for watched in (anna, olaf):
             await watched.open(group)
