@@ -157,6 +157,18 @@ async def test_an_unknown_entity_is_a_page_that_says_so(stack: Stack) -> None:
     assert data.json() == {"error": "There is no part 14."}
 
 
+async def test_an_entity_of_which_no_event_is_applied_yet_has_its_dead_letters(stack: Stack) -> None:
+    dead_letter_id = await _letter(stack, "14", uuid4())
+    async with reader(stack) as client:
+        page = await client.get("/entities/inventory/14")
+        other = await client.get("/entities/orders/14")
+
+    assert page.status_code == 200
+    assert "No event of this part is applied: its dead letters are below." in page.text
+    assert f'href="/dead-letters/{dead_letter_id}"' in page.text
+    assert other.status_code == 404
+
+
 @pytest.mark.parametrize(
     "entity_id",
     [
