@@ -132,3 +132,10 @@ async def watched_page(context: BrowserContext, url: str) -> AsyncIterator[Watch
         yield watch(await context.new_page(), url)
     finally:
         await context.close()
+
+
+async def widest(page: Page) -> str:
+    """The element that sticks out the most."""
+    script = """() => [...document.querySelectorAll("body *")].sort((one, other) =>
+        other.getBoundingClientRect().right - one.getBoundingClientRect().right)[0].outerHTML.slice(0, 200)"""
+    return str(await page.evaluate(script))

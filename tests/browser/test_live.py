@@ -31,6 +31,9 @@ PROXY = """
         }}
     }}
 """
+# A field may have the name that a form's property has.
+PATHS = """all => all.map(one => ["href", "action", "src"].map(name => one.getAttribute(name)))
+    .map(given => new URL(given.find(one => one !== null), location).pathname)"""
 HIDE = """isHidden => {
     Object.defineProperty(document, "hidden", {configurable: true, get: () => isHidden});
     Object.defineProperty(document, "visibilityState",
@@ -143,7 +146,7 @@ async def test_below_a_path_of_a_proxy_everything_works(
                     await watched.open(address)
                     paths = await watched.page.eval_on_selector_all(
                         "a[href], form[action], link[href], script[src]",
-                        "all => all.map(one => new URL(one.href || one.action || one.src).pathname)",
+                        PATHS,
                     )
                     outside += [path for path in paths if not path.startswith(f"{base}/")]
 

@@ -10,11 +10,12 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.conftest import Open, Watched, watched_page
+from tests.e2e.test_dead_commands import dead_message
+from tests.e2e.test_dead_letters import put
 from tests.support.busy_system import BusySystem
 from tests.support.chromium import sign_in_page
 from tests.support.console import console
-from tests.support.events import body, ovoko
-from tests.support.fault_sql import REMOVE_FAULT, fail_rows
+from tests.support.events import sold
 from tests.support.stack import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -115,19 +116,16 @@ async def test_a_broken_return_is_understood_repaired_replayed_and_explained(
         assert paused.returncode == 0, paused.stderr
 
 
-async def failed_parts(system: BusySystem, number: int, reason: str) -> list[int]:
+async def failed_parts(system: BusySystem, number: int) -> list[int]:
     """Dead letters of a group of their own, whose events can be applied by now."""
     parts = [next(NUMBERS) for _ in range(number)]
-    names = ", ".join(f"'{part}'" for part in parts)
-    await system.stack.execute(fail_rows({"parts": f"NEW.part_id IN ({names})"}, reason))
-    try:
-        for part in parts:
-            document = ovoko("part.status.changed", number=part, part_id=str(part), status="sold")
-            assert (await system.stack.post_ovoko(body(document))).status_code == 200
-        await has_rows(system, f"dead_letters WHERE entity_id IN ({names})", number)
-    finally:
-        await system.stack.execute(REMOVE_FAULT)
+    await put(system.stack, *(dead_message(sold(part, part), 7) for part in parts))
+    await has_rows(system, f"dead_letters WHERE entity_id IN ({listed(parts)})", number)
     return parts
+
+
+def listed(parts: list[int]) -> str:
+    return ", ".join(f"'{part}'" for part in parts)
 
 
 async def start_replay(page: Page, reason: str) -> None:
@@ -143,8 +141,8 @@ async def start_replay(page: Page, reason: str) -> None:
 async def test_of_two_operators_who_replay_a_group_the_second_reads_that_nothing_is_left(
     chromium: Browser, system: BusySystem
 ) -> None:
-    parts = await failed_parts(system, 5, "the shelf is locked")
-    group = "/dead-letters?origin=inventory&reason=exhausted&view=groups"
+    parts = await failed_parts(system, 9)
+    group = "/dead-letters?origin=inventory&reason=Test&view=groups"
     async with page_of(chromium, system, "anna") as anna, page_of(chromium, system, "olaf") as olaf:
         for watched in (anna, olaf):
             await watched.open(group)
@@ -162,8 +160,8 @@ async def test_of_two_operators_who_replay_a_group_the_second_reads_that_nothing
             "had been handled by another job or user"
         )
         assert await anna.all_faults() == await olaf.all_faults() == []
-    assert letters.startswith("Replay or discard ")
-    names = ", ".join(f"'{part}'" for part in parts)
+    assert letters == "Replay or discard 9 dead letters"
+    names = listed(parts)
     replays = await system.stack.fetch(
         "SELECT count(*)::int AS replays FROM dead_letter_audit JOIN dead_letters USING (dead_letter_id) "
         f"WHERE entity_id IN ({names}) AND action = 'replayed' GROUP BY dead_letter_id"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page
 
-from tests.browser.conftest import Open, Watched, watched_page
+from tests.browser.conftest import Open, Watched, watched_page, widest
 from tests.support.busy_system import BusySystem
 from tests.support.chromium import sign_in_page
 from tests.support.console import PASSWORD
@@ -60,13 +60,6 @@ async def test_a_screen_fits_each_width(
 
             assert wide == []
             assert await watched.all_faults() == []
-
-
-async def widest(page: Page) -> str:
-    """The element that sticks out the most."""
-    script = """() => [...document.querySelectorAll("body *")].sort((one, other) =>
-        other.getBoundingClientRect().right - one.getBoundingClientRect().right)[0].outerHTML.slice(0, 200)"""
-    return str(await page.evaluate(script))
 
 
 @every_screen

@@ -14,7 +14,7 @@ from playwright.async_api import Page
 
 from schemas import examples
 from schemas.registry import Provider
-from tests.browser.conftest import Open
+from tests.browser.conftest import Open, widest
 from tests.support.busy_system import BusySystem
 from tests.support.console_examples import all_addresses
 from tests.support.events import body, ovoko
@@ -161,7 +161,7 @@ async def test_text_of_senders_is_shown_and_never_run(system: BusySystem, signed
             if await page.evaluate("window.wasRun ?? 0"):
                 faults.append(f"{address}: a script was run")
             if await watched.is_wider_than_the_window():
-                faults.append(f"{address}: is wider than the window")
+                faults.append(f"{address}: is wider than the window: {await widest(page)}")
             if await page.evaluate(f"/{UNSEEN}/u.test(document.body.innerText)"):
                 faults.append(f"{address}: shows a control character as it is")
             if not await page.locator("h1").is_visible():
@@ -172,4 +172,4 @@ async def test_text_of_senders_is_shown_and_never_run(system: BusySystem, signed
                     seen[shape(leading)] += 1
                     waiting.append(leading)
     assert opened >= len(all_addresses(system.ids))
-    assert faults == []
+    assert "\n".join(faults) == ""
