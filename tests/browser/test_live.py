@@ -1,10 +1,11 @@
 """Live updates in Chromium, behind a proxy as well."""
 
+import asyncio
 import itertools
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from tests.browser.conftest import Open, watched_page
 from tests.support.busy_system import BusySystem
@@ -69,6 +70,21 @@ async def test_numbers_change_without_a_reload_or_a_jump(system: BusySystem, sig
         assert await watched.page.evaluate("window.isSamePage") is True
         # A row that jumps shifts by 0.01 or more, a number that gets another digit by less than 0.0001.
         assert await watched.page.evaluate("window.shift") < 0.001
+        assert await watched.all_faults() == []
+
+
+async def test_a_page_is_live_although_a_script_arrives_late(
+    system: BusySystem, signed_in_page: Open
+) -> None:
+    async def late(route: Route) -> None:
+        await asyncio.sleep(1)
+        await route.continue_()
+
+    async with signed_in_page() as watched:
+        await watched.page.route("**/hx-sse*", late)
+        await watched.open("/overview")
+        await is_live(watched.page)
+
         assert await watched.all_faults() == []
 
 
