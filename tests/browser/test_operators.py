@@ -97,7 +97,7 @@ async def test_a_broken_return_is_understood_repaired_replayed_and_explained(
             await expect(page.locator("#letter-state")).to_contain_text(
                 "its event is applied", timeout=SECONDS
             )
-            # What became of it.
+            # The entity, and the record of the replay.
             await page.locator("dd a", has_text=UUID).last.click()
             await page.wait_for_url("**/entities/returns/**")
             await expect(page.locator("h1")).to_have_text(f"return {RETURN}")
