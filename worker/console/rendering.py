@@ -1,6 +1,7 @@
 """Pages from templates. Everything that a template prints is escaped, and shows hidden characters."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +11,16 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from consumers.registry import FAMILIES
 from worker.console.addresses import entity_path
 from worker.observability.inert_text import json_text, visible
 from worker.tools.explain.data import repeats_the_event
 
 _FOLDER = Path(__file__).parent
 STATIC = _FOLDER / "static"
+
+# As `Job.audit_reason` writes it.
+_OF_JOB = re.compile(r"job ([0-9]{1,18})(?::|$)")
 
 UNKNOWN = "\N{EN DASH}"
 
@@ -54,8 +59,14 @@ class Renderer:
             "iso": iso,
             "repeats_the_event": repeats_the_event,
             "query": query,
+            "job_in": job_in,
         }
-        self._environment.globals |= {"path": self.path, "asset": self.asset, "entity_path": entity_path}
+        self._environment.globals |= {
+            "path": self.path,
+            "asset": self.asset,
+            "entity_path": entity_path,
+            "families": frozenset(FAMILIES),
+        }
         self._environment.globals["parts"] = self._environment.get_template("parts.html").module
 
     def path(self, path: str) -> str:
@@ -112,6 +123,12 @@ def number(value: float | None) -> str:
 def query(parameters: Mapping[str, object]) -> str:
     """The query of an address; a character that UTF-8 does not have becomes a question mark."""
     return urlencode(parameters, errors="replace")
+
+
+def job_in(reason: str | None) -> str | None:
+    """The number of the job that a reason in the audit trail names."""
+    match = _OF_JOB.match(reason or "")
+    return match[1] if match else None
 
 
 def rate(value: float | None) -> str:
