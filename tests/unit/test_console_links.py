@@ -3,28 +3,6 @@
 import pytest
 
 from worker.console.rendering import Renderer, job_in
-from worker.console.screens.audit_trail import page_of
-
-ACTION = "7f0c1f0e-3c0f-4c58-9d5e-0d0c8f9a2b11"
-
-
-@pytest.mark.parametrize(
-    ("action", "subject", "path"),
-    [
-        ("dead_letter.replayed", "12", "/dead-letters/12"),
-        ("family.paused", "orders", "/families/orders"),
-        ("family.paused", "a family of another release", None),
-        ("job.started", "job 7", "/jobs/7"),
-        ("job.started", "job seven", None),
-        ("action.retried", ACTION, f"/actions/{ACTION}"),
-        ("webhook.test_sent", "shop", "/changes#subscriber-shop"),
-        ("of.another.release", "7", None),
-    ],
-)
-def test_a_record_of_the_audit_trail_leads_to_its_subject(
-    action: str, subject: str, path: str | None
-) -> None:
-    assert page_of(action, subject) == path
 
 
 @pytest.mark.parametrize(
