@@ -1,4 +1,4 @@
-"""One browser and one busy system per file of tests, and pages that record what must not happen."""
+"""One browser and one busy system for all tests, and pages that record what must not happen."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -84,13 +84,13 @@ def watch(page: Page, url: str) -> Watched:
 Open = Callable[..., AbstractAsyncContextManager[Watched]]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def chromium() -> AsyncIterator[Browser]:
     async with running_chromium() as browser:
         yield browser
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def system(
     services: Services, chromium: Browser, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[BusySystem]:
@@ -102,7 +102,7 @@ async def system(
         yield busy
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def signed_in(chromium: Browser, system: BusySystem) -> Any:
     """The cookie of anna's session."""
     context = await chromium.new_context()
@@ -132,3 +132,10 @@ async def watched_page(context: BrowserContext, url: str) -> AsyncIterator[Watch
         yield watch(await context.new_page(), url)
     finally:
         await context.close()
+
+
+async def widest(page: Page) -> str:
+    """The element that sticks out the most."""
+    script = """() => [...document.querySelectorAll("body *")].sort((one, other) =>
+        other.getBoundingClientRect().right - one.getBoundingClientRect().right)[0].outerHTML.slice(0, 200)"""
+    return str(await page.evaluate(script))

@@ -1,10 +1,11 @@
 """Live updates in Chromium, behind a proxy as well."""
 
+import asyncio
 import itertools
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from tests.browser.conftest import Open, watched_page
 from tests.support.busy_system import BusySystem
@@ -15,7 +16,7 @@ from tests.support.events import body, return_updated
 from tests.support.nginx import running_nginx
 from tests.support.stack import free_port, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 NUMBERS = itertools.count(50_000)
 
@@ -31,6 +32,9 @@ PROXY = """
         }}
     }}
 """
+# A field may have the name that a form's property has.
+PATHS = """all => all.map(one => ["href", "action", "src"].map(name => one.getAttribute(name)))
+    .map(given => new URL(given.find(one => one !== null), location).pathname)"""
 HIDE = """isHidden => {
     Object.defineProperty(document, "hidden", {configurable: true, get: () => isHidden});
     Object.defineProperty(document, "visibilityState",
@@ -69,6 +73,21 @@ async def test_numbers_change_without_a_reload_or_a_jump(system: BusySystem, sig
         assert await watched.all_faults() == []
 
 
+async def test_a_page_is_live_although_a_script_arrives_late(
+    system: BusySystem, signed_in_page: Open
+) -> None:
+    async def late(route: Route) -> None:
+        await asyncio.sleep(1)
+        await route.continue_()
+
+    async with signed_in_page() as watched:
+        await watched.page.route("**/hx-sse*", late)
+        await watched.open("/overview")
+        await is_live(watched.page)
+
+        assert await watched.all_faults() == []
+
+
 async def test_the_pause_button_stops_and_continues_the_numbers(
     system: BusySystem, signed_in_page: Open
 ) -> None:
@@ -79,7 +98,7 @@ async def test_the_pause_button_stops_and_continues_the_numbers(
         first = await send_one(system)
         for watched in (paused, witness):
             await expect(queued(watched.page)).to_have_text(first, timeout=15_000)
-        await paused.page.get_by_role("button", name="Pause", exact=True).click()
+        await paused.page.get_by_role("button", name="Pause updates").click()
         await paused.page.get_by_text("Paused", exact=True).wait_for()
         # Two rounds: what was under way when the button was pressed has arrived after the first.
         for _ in range(2):
@@ -87,7 +106,7 @@ async def test_the_pause_button_stops_and_continues_the_numbers(
             await expect(queued(witness.page)).to_have_text(latest, timeout=15_000)
 
         assert await queued(paused.page).inner_text() == first
-        await paused.page.get_by_role("button", name="Resume", exact=True).click()
+        await paused.page.get_by_role("button", name="Resume updates").click()
         await expect(queued(paused.page)).to_have_text(latest, timeout=15_000)
         assert await paused.all_faults() == []
 
@@ -143,7 +162,7 @@ async def test_below_a_path_of_a_proxy_everything_works(
                     await watched.open(address)
                     paths = await watched.page.eval_on_selector_all(
                         "a[href], form[action], link[href], script[src]",
-                        "all => all.map(one => new URL(one.href || one.action || one.src).pathname)",
+                        PATHS,
                     )
                     outside += [path for path in paths if not path.startswith(f"{base}/")]
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page
 
-from tests.browser.conftest import Open, Watched, watched_page
+from tests.browser.conftest import Open, Watched, watched_page, widest
 from tests.support.busy_system import BusySystem
 from tests.support.chromium import sign_in_page
 from tests.support.console import PASSWORD
 from tests.support.console_examples import addresses
 from worker.console.routes import SCREENS
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 WIDTHS = (320, 768, 1280, 1920)
 SCHEMES = ("light", "dark")
@@ -60,13 +60,6 @@ async def test_a_screen_fits_each_width(
 
             assert wide == []
             assert await watched.all_faults() == []
-
-
-async def widest(page: Page) -> str:
-    """The element that sticks out the most."""
-    script = """() => [...document.querySelectorAll("body *")].sort((one, other) =>
-        other.getBoundingClientRect().right - one.getBoundingClientRect().right)[0].outerHTML.slice(0, 200)"""
-    return str(await page.evaluate(script))
 
 
 @every_screen
@@ -117,7 +110,9 @@ async def test_the_keyboard_reaches_everything(path: str, system: BusySystem, si
         page = watched.page
         expected = await page.evaluate(REACHABLE)
         focused: list[dict[str, Any]] = []
-        for _ in range(len(expected) + 1):
+        # A field for a date and a time has a stop per part.
+        parts = 8 * await page.locator("input[type=datetime-local]").count()
+        for _ in range(len(expected) + 1 + parts):
             await page.keyboard.press("Tab")
             focused.append(await page.evaluate(FOCUSED))
         reached = [one for one in focused if one["isOfPage"]]
@@ -191,7 +186,7 @@ async def test_the_back_button_shows_the_screen_before(system: BusySystem, signe
         await page.go_back()
         await page.wait_for_url("**/overview")
 
-        assert await page.locator("h1").inner_text() == "Pipeline"
+        assert await page.locator("h1").inner_text() == "Overview"
         await page.get_by_text("Live", exact=True).wait_for()
         assert await watched.all_faults() == []
 
@@ -222,5 +217,4 @@ async def test_texts_are_copied_over_plain_http(
             await page.locator("#paste").focus()
             await page.keyboard.press("Control+V")
             assert await page.locator("#paste").input_value() == text
-    if not copied:
-        pytest.skip("no screen has a copy button")
+    assert copied >= 2, "a dead letter and an action have texts to copy"

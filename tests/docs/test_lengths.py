@@ -11,7 +11,7 @@ LIMITS = {
     "docs/quickstart.md": 700,
     "docs/concepts.md": 1200,
     "docs/when-to-use.md": 400,
-    "docs/design/console.md": 800,
+    "docs/design/console.md": 850,
 }
 
 

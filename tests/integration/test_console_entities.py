@@ -162,6 +162,18 @@ async def test_an_unknown_entity_is_a_page_that_says_so(stack: Stack) -> None:
     assert data.json() == {"error": "There is no part 14."}
 
 
+async def test_an_entity_of_which_no_event_is_applied_yet_has_its_dead_letters(stack: Stack) -> None:
+    dead_letter_id = await _letter(stack, "14", uuid4())
+    async with reader(stack) as client:
+        page = await client.get("/entities/inventory/14")
+        other = await client.get("/entities/orders/14")
+
+    assert page.status_code == 200
+    assert "No event of this part is applied: its dead letters are below." in page.text
+    assert f'href="/dead-letters/{dead_letter_id}"' in page.text
+    assert other.status_code == 404
+
+
 @pytest.mark.parametrize(
     "entity_id",
     [
@@ -367,7 +379,7 @@ async def test_a_search_reads_only_the_partitions_that_can_have_the_event(stack:
     assert 3_000_501 <= last <= 3_001_501
     # A month of so few events may overlap with the one before.
     assert set(re.findall(r"on event_log_(2026_\d\d) ", plan_of_search)) == {"2026_02", "2026_03"}
-    assert [[entity for _, entity in found] for found in entities] == [["long"], ["long"], []]
+    assert [[entity for _, entity in located] for located in entities] == [["long"], ["long"], []]
     assert len(hits) == 50
 
 

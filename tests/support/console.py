@@ -83,7 +83,7 @@ def token_in(page: str) -> str:
 @asynccontextmanager
 async def console(stack: Stack, **settings: str) -> AsyncIterator[tuple[str, Worker]]:
     """A console that answers, and its URL."""
-    port = free_port()
+    port = int(settings.get("STOCKHOOK_CONSOLE_PORT") or free_port())
     given = {
         "STOCKHOOK_CONSOLE_PORT": str(port),
         "STOCKHOOK_CONSOLE_USERS": users(anna="operator+revealer"),

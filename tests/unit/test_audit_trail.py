@@ -85,7 +85,7 @@ def test_an_empty_filter_matches_all() -> None:
         ("family.paused", "painters", None),
         ("job.started", "job 7", "/jobs/7"),
         ("action.retried", "0a1b", "/actions/0a1b"),
-        ("webhook.test_sent", "shop", "/changes"),
+        ("webhook.test_sent", "shop", "/changes#subscriber-shop"),
         ("schema.migrated", "25", None),
         ("action.closed", "../sign-in", "/actions/..%2Fsign-in"),
     ],

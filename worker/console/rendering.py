@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from consumers.registry import FAMILIES
 from schemas.trace_context import TRACE_IDS
 from worker.console.addresses import entity_path
 from worker.observability.inert_text import json_text, visible
@@ -20,6 +21,9 @@ _FOLDER = Path(__file__).parent
 STATIC = _FOLDER / "static"
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
+
+# As `Job.audit_reason` writes it.
+_OF_JOB = re.compile(r"job ([0-9]{1,18})(?::|$)")
 
 UNKNOWN = "\N{EN DASH}"
 
@@ -59,11 +63,13 @@ class Renderer:
             "iso": iso,
             "repeats_the_event": repeats_the_event,
             "query": query,
+            "job_in": job_in,
         }
         self._environment.globals |= {
             "path": self.path,
             "asset": self.asset,
             "entity_path": entity_path,
+            "families": frozenset(FAMILIES),
             "trace_address": self.trace_address,
         }
         self._environment.globals["parts"] = self._environment.get_template("parts.html").module
@@ -128,6 +134,12 @@ def number(value: float | None) -> str:
 def query(parameters: Mapping[str, object]) -> str:
     """The query of an address; a character that UTF-8 does not have becomes a question mark."""
     return urlencode(parameters, errors="replace")
+
+
+def job_in(reason: str | None) -> str | None:
+    """The number of the job that a reason in the audit trail names."""
+    match = _OF_JOB.match(reason or "")
+    return match[1] if match else None
 
 
 def rate(value: float | None) -> str:

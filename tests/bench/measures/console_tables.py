@@ -170,7 +170,7 @@ def rows(filled: Filled) -> Mapping[str, Sequence[str]]:
     """
     ids = filled.ids
     unknown = "00000000-0000-4000-8000-00000000ffff"
-    asked = {
+    extra = {
         "search: a part": _search(q=ids.part),
         "search: a new event": _search(q=ids.event_id),
         "search: an old event": _search(q=filled.old_event_id),
@@ -201,7 +201,7 @@ def rows(filled: Filled) -> Mapping[str, Sequence[str]]:
         "audit trail: no match": ["/audit-trail?who=zoe"],
         "jobs/new: all letters": ["/jobs/new?all=1"],
     }
-    return {screen.path: addresses(screen.path, ids) for screen in SCREENS} | asked
+    return {screen.path: addresses(screen.path, ids) for screen in SCREENS} | extra
 
 
 def _search(**query: str) -> list[str]:

@@ -126,12 +126,12 @@ def page_of(action: str, subject: str) -> str | None:
             return f"/dead-letters/{quote(subject, safe='')}"
         case "family" if subject in FAMILIES:
             return f"/families/{subject}"
-        case "job":
-            return f"/jobs/{quote(subject.removeprefix('job '), safe='')}"
+        case "job" if subject.removeprefix("job ").isdecimal():
+            return f"/jobs/{subject.removeprefix('job ')}"
         case "action":
             return f"/actions/{quote(subject, safe='')}"
         case "webhook":
-            return "/changes"
+            return f"/changes#subscriber-{quote(subject, safe='')}"
         case _:
             return None
 

@@ -83,10 +83,10 @@ async def view(console: Console, parameters: Parameters) -> EntityScreen:
     async with console.database.connection() as connection:
         events = await count_events(connection, family, entity_id, MOST_REPLAYED + 1)
         rows = await rows_of(connection, family, entity_id)
-        if not events and not rows:
+        letters = await letters_of(connection, family, entity_id)
+        if not events and not rows and not letters:
             raise NotThere(f"There is no {family.entity} {entity_id[:200]}.")
         families = await families_with(connection, entity_id)
-        letters = await letters_of(connection, family, entity_id)
         is_long = events > MOST_REPLAYED
         log_events: list[LoggedEvent] = []
         findings: list[dict[str, Any]] = []
@@ -96,7 +96,9 @@ async def view(console: Console, parameters: Parameters) -> EntityScreen:
             )
             findings = await findings_of(connection, family, entity_id)
     explanation = None
-    if not events:
+    if not events and not rows:
+        faults.append(f"No event of this {family.entity} is applied: its dead letters are below.")
+    elif not events:
         faults.append("The event log no longer has events of it.")
     elif not is_long:
         try:

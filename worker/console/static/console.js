@@ -32,7 +32,7 @@
     const button = document.querySelector("[data-live-switch]");
     if (button) {
       button.hidden = false;
-      button.textContent = paused ? "Resume" : "Pause";
+      button.textContent = paused ? "Resume updates" : "Pause updates";
       button.setAttribute("aria-pressed", String(paused));
     }
   };

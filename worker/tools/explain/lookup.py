@@ -347,7 +347,7 @@ async def newest_events(
 
 
 def _back_in_time(start: datetime) -> Iterator[datetime]:
-    """Where the spans of months begin that are read one after the other, and at last all that is left."""
+    """Where the spans of months begin that are read one after the other, and finally all that is left."""
     months = start.astimezone(UTC).year * 12 + start.astimezone(UTC).month - 1
     for count in MONTHS_READ:
         months -= count

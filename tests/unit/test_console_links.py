@@ -1,0 +1,32 @@
+"""What pages of the console lead to."""
+
+import pytest
+
+from worker.console.rendering import Renderer, job_in
+
+
+@pytest.mark.parametrize(
+    ("reason", "job"),
+    [
+        ("job 12: the shelf is open again", "12"),
+        ("job 12", "12"),
+        ("job 12 was mine", None),
+        ("a job 12: no", None),
+        (None, None),
+    ],
+)
+def test_a_reason_names_its_job(reason: str | None, job: str | None) -> None:
+    assert job_in(reason) == job
+
+
+def test_parts_of_pages_lead_below_the_base_path_and_are_escaped() -> None:
+    renderer = Renderer("/tools")
+    parts = renderer._environment.globals["parts"]
+
+    assert 'href="/tools/families/orders"' in parts.origin("orders")
+    assert 'href="/tools/changes#subscriber-a%22b"' in parts.origin('webhook.a"b')
+    assert "href" not in parts.origin("quarantine")
+    assert parts.origin("<b>").strip() == "&lt;b&gt;"
+    assert 'href="/tools/entities/buybacks/a~2Fb"' in parts.subject("buyback.pickup_request", "a/b")
+    assert 'href="/tools/search?q=a%2Fb"' in parts.subject("ovoko.orders.ship", "a/b")
+    assert parts.audit_reason("job 3: <b>").strip() == '<a href="/tools/jobs/3">job 3</a>: &lt;b&gt;'
