@@ -208,6 +208,7 @@ async def test_texts_are_copied_over_plain_http(
             if not await button.count():
                 continue
             copied += 1
+            await page.eval_on_selector_all("main details", "all => all.forEach(one => { one.open = true; })")
             text = await button.evaluate("one => document.getElementById(one.dataset.copy).textContent")
             await button.click()
             await page.get_by_text("Copied").wait_for()
