@@ -242,14 +242,18 @@ def _ops_url(url: str) -> str:
     return text.rstrip("/")
 
 
-def _trace_url(template: str) -> str:
-    """It becomes a link in pages that other people see."""
-    if "{trace_id}" not in template:
-        raise ValueError("must contain {trace_id}, such as https://grafana.example/trace/{trace_id}")
-    url = checked(template.replace("{trace_id}", "0" * 32), "https", "http")
-    if urlsplit(url).username is not None:
-        raise ValueError("must not contain a user")
-    return template
+def _url_with(placeholder: str, example: str) -> AfterValidator:
+    """The template of a URL. It becomes a link in pages that other people see."""
+
+    def check(template: str) -> str:
+        if placeholder not in template:
+            raise ValueError(f"must contain {placeholder}, such as {example}")
+        url = checked(template.replace(placeholder, "0"), "https", "http")
+        if urlsplit(url).username is not None:
+            raise ValueError("must not contain a user")
+        return template
+
+    return AfterValidator(check)
 
 
 def _gateway(name: str | None) -> str | None:
@@ -337,7 +341,12 @@ Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeVali
 AmqpUrl = Annotated[SecretStr, AfterValidator(_amqp_url)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 ManagementUrl = Annotated[SecretStr, AfterValidator(_management_url)]
-TraceUrl = Annotated[str, AfterValidator(_trace_url)]
+TraceUrl = Annotated[str, _url_with("{trace_id}", "https://grafana.example/trace/{trace_id}")]
+QueueUrl = Annotated[str, _url_with("{queue}", "https://rabbitmq.example/#/queues/stockhook/{queue}")]
+DashboardUrl = Annotated[str, _url_with("{family}", "https://grafana.example/d/pipeline?var-family={family}")]
+GatewayEventUrl = Annotated[
+    str, _url_with("{gateway_event}", "https://gateway.example/events/{gateway_event}")
+]
 PrometheusUrl = Annotated[SecretStr, AfterValidator(_prometheus_url)]
 ApiUrl = Annotated[SecretStr, AfterValidator(_api_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]

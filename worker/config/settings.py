@@ -38,7 +38,9 @@ from worker.config.setting_types import (
     AmqpUrl,
     ApiUrl,
     ConsoleUsers,
+    DashboardUrl,
     EncryptionKeys,
+    GatewayEventUrl,
     GatewayName,
     GatewaySecrets,
     GatewaySignature,
@@ -54,6 +56,7 @@ from worker.config.setting_types import (
     PostgresUrl,
     PrometheusUrl,
     ProxyUrl,
+    QueueUrl,
     ReadableFile,
     RetryDelays,
     Secrets,
@@ -241,6 +244,19 @@ class Settings(BaseSettings):
         description="Ops ports from which the console reads what only the processes know, comma-separated: "
         "`http://ingest:9090,http://consumers:9090`. Each address of a name is one process. By default those "
         "of this machine",
+    )
+    console_queue_url: QueueUrl | None = Field(
+        default=None,
+        description="Where a browser finds a queue, with `{queue}` in it: "
+        "`https://rabbitmq.example/#/queues/stockhook/{queue}`",
+    )
+    console_dashboard_url: DashboardUrl | None = Field(
+        default=None,
+        description="Where a browser finds the dashboard of a family, with `{family}` in it",
+    )
+    console_gateway_event_url: GatewayEventUrl | None = Field(
+        default=None,
+        description="Where a browser finds an event of the webhook gateway, with `{gateway_event}` in it",
     )
     prometheus_password: SecretStr | None = Field(
         default=None, description="Password of Prometheus' user, instead of one in STOCKHOOK_PROMETHEUS_URL"

@@ -131,7 +131,14 @@ class _Pages:
     _streams: int = 0
 
     def __post_init__(self) -> None:
-        self._renderer = Renderer(self.console.settings.console_base_path, self.console.settings.trace_url)
+        settings = self.console.settings
+        elsewhere = {
+            "trace_id": settings.trace_url,
+            "queue": settings.console_queue_url,
+            "family": settings.console_dashboard_url,
+            "gateway_event": settings.console_gateway_event_url,
+        }
+        self._renderer = Renderer(settings.console_base_path, elsewhere)
 
     # Guards
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -32,10 +32,13 @@ CHART_WIDTH, CHART_HEIGHT = 240, 40
 
 
 class Renderer:
-    """The templates, with links below the base path. `trace_url` is the template of links to traces."""
+    """The templates, with links below the base path.
 
-    def __init__(self, base_path: str, trace_url: str | None = None) -> None:
-        self._trace_url = trace_url
+    `elsewhere` has the templates of URLs of other pages, by what stands in braces in them.
+    """
+
+    def __init__(self, base_path: str, elsewhere: Mapping[str, str | None] | None = None) -> None:
+        self._elsewhere = elsewhere or {}
         self._base_path = base_path
         self._environment = Environment(
             loader=FileSystemLoader(_FOLDER / "templates"),
@@ -70,7 +73,8 @@ class Renderer:
             "asset": self.asset,
             "entity_path": entity_path,
             "families": frozenset(FAMILIES),
-            "trace_address": self.trace_address,
+            "elsewhere": self.elsewhere,
+            "evidence_address": self.evidence_address,
         }
         self._environment.globals["parts"] = self._environment.get_template("parts.html").module
 
@@ -78,11 +82,16 @@ class Renderer:
         """A path of the console as a browser requests it."""
         return self._base_path + path
 
-    def trace_address(self, name: str, value: object) -> str:
-        """The address of a trace; empty for other evidence, or without STOCKHOOK_TRACE_URL."""
-        if self._trace_url is None or name not in TRACE_IDS or not _TRACE_ID.fullmatch(str(value)):
-            return ""
-        return self._trace_url.replace("{trace_id}", str(value))
+    def elsewhere(self, placeholder: str, value: str) -> str:
+        """The URL of a page outside of the console; empty where no setting has its template."""
+        template = self._elsewhere.get(placeholder)
+        return "" if template is None else template.replace(f"{{{placeholder}}}", quote(value, safe=""))
+
+    def evidence_address(self, name: str, value: object) -> str:
+        """The URL of what evidence names; empty if it is not known."""
+        if name in TRACE_IDS and _TRACE_ID.fullmatch(str(value)):
+            return self.elsewhere("trace_id", str(value))
+        return self.elsewhere(name, str(value)) if name == "gateway_event" else ""
 
     def asset(self, name: str) -> str:
         """The path of a static file. It changes with the content, so that a browser may keep the file."""
