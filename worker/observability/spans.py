@@ -35,8 +35,8 @@ LINKS_VARIABLE = "OTEL_SPAN_LINK_COUNT_LIMIT"
 # At the end of the process. A collector that is away must not delay it.
 CLOSE_SECONDS = 2.0
 
-# A link takes about 700 bytes while it waits, and a batch has one for each event. So all together take 35 MB at
-# most, and those of one export 1 MB of a request.
+# A link takes about 700 bytes while it waits, and a batch has one for each event. So all together take 35 MB,
+# and those of one export about 1 MB of its request.
 MOST_LINKS = 50_000
 LINKS_TOGETHER = 10_000
 
