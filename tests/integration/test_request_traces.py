@@ -28,13 +28,19 @@ async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]
 
 
 async def ask(
-    configured: Settings, headers: dict[str, str], stored: Stored, *, is_from_proxy: bool = False
+    configured: Settings,
+    headers: dict[str, str],
+    stored: Stored,
+    *,
+    is_from_proxy: bool = False,
+    path: str = "/webhooks/ovoko",
+    body: bytes = BODY,
 ) -> Response:
     request = Request(
         "POST",
-        "/webhooks/ovoko",
+        path,
         {"transfer-encoding": "chunked", **headers},
-        chunks(BODY),
+        chunks(body),
         is_from_proxy=is_from_proxy,
     )
     return await Ingest(configured, stored).handle(request)
@@ -109,10 +115,15 @@ async def test_a_malformed_context_does_no_harm(malformed: str, collector: Colle
 async def test_a_refused_stranger_leaves_no_span_and_a_fault_of_ours_does(collector: Collector) -> None:
     with tracing(True, "ingest", 200):
         assert (await ask(settings(), {}, Stored())).status == 401
+        # Such a marketplace has its secret in the body.
+        for body, status in ((b'{"type": "x", "token": "wrong"}', 401), (b"{", 400)):
+            refused = await ask(settings(), CONTEXT, Stored(), path="/webhooks/buyback", body=body)
+            assert refused.status == status
         assert (await ask(settings(), OWN, Stored(NotStored("no room")))).status == 503
 
     (server,) = await collector.wait_for("POST /webhooks/ovoko")
     (send,) = await collector.wait_for("send stockhook.events")
+    assert collector.named("POST /webhooks/buyback") == []
     assert (server.is_error, server.attributes["error.type"]) == (True, "503")
     assert server.attributes["http.response.status_code"] == 503
     assert (send.is_error, send.attributes["error.type"]) == (True, "NotStored")

@@ -11,14 +11,13 @@ from worker.amqp.topology import EVENTS, RETURN
 SYSTEM = {"messaging.system": "rabbitmq"}
 
 
-def sent(message: Message, message_id: str, *, is_routed: bool = True) -> tuple[str, dict[str, str | int]]:
-    """Name and attributes of a publish. Without `is_routed`, the routing key is a sender's text."""
-    destination = f"{message.exchange}:{message.routing_key}" if is_routed else message.exchange
+def sent(message: Message, message_id: str) -> tuple[str, dict[str, str | int]]:
+    """Name and attributes of a publish. A routing key has no unknown type of a sender."""
     return f"send {message.exchange}", {
         **SYSTEM,
         "messaging.operation.name": "send",
         "messaging.operation.type": "send",
-        "messaging.destination.name": destination,
+        "messaging.destination.name": f"{message.exchange}:{message.routing_key}",
         "messaging.message.id": message_id,
         "messaging.message.body.size": len(message.body),
     }
