@@ -268,7 +268,7 @@ class ExportQueue(SpanProcessor):
     def _export(self, spans: Sequence[ReadableSpan]) -> None:
         try:
             is_done = self._exporter.export(spans) is SpanExportResult.SUCCESS
-            reason = "the collector did not accept them in time"
+            reason = "the collector did not accept them: check OTEL_EXPORTER_OTLP_ENDPOINT"
         except Exception as error:
             is_done, reason = False, safe_summary(error)
         if is_done:

@@ -86,11 +86,13 @@ class BadTraceVariable(StockhookError):
     exit_code = MISCONFIGURED
 
 
-# OpenTelemetry's own switch. With it, the SDK makes spans without ids.
-_OFF_VARIABLE = "OTEL_SDK_DISABLED"
-
 _tracer: Tracer | None = None
 _current: ContextVar[Span | None] = ContextVar("current span", default=None)
+
+
+def is_switched_off(environment: Mapping[str, str]) -> bool:
+    """By OpenTelemetry's own switch. With it, the SDK makes spans without ids."""
+    return environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def active() -> Tracer | None:
@@ -127,7 +129,7 @@ def tracing(is_on: bool, process: str, most_links: int) -> Iterator[None]:
         BadTraceVariable
     """
     global _tracer
-    if not is_on or os.environ.get(_OFF_VARIABLE, "").strip().lower() == "true":
+    if not is_on or is_switched_off(os.environ):
         yield
         return
     try:
