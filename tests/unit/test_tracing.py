@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import Link, SpanContext
 
 from consumers.registry import FAMILIES
+from schemas.trace_context import TraceContext
 from tests.unit.test_service import BODY, Stored, answer
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
@@ -188,20 +188,21 @@ def test_the_links_of_waiting_spans_are_bounded_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("worker.observability.spans.MOST_LINKS", 100)
     monkeypatch.setattr("worker.observability.spans.LINKS_TOGETHER", 30)
     exporter = Held()
-    provider, queue = provider_of(exporter, monkeypatch)
-    tracer = provider.get_tracer("test")
-    links = [Link(SpanContext(1, number, is_remote=True)) for number in range(1, 31)]
+    monkeypatch.setattr("worker.observability.spans.OTLPSpanExporter", lambda: exporter)
+    contexts = [TraceContext("1" * 32, f"{number:016x}", True) for number in range(1, 31)]
     dropped = value("dropped", reason="queue_full")
-    # It is due by its links alone.
-    tracer.start_span("first", links=links).end()
-    assert exporter.is_called.wait(20)
-    for _ in range(5):
-        tracer.start_span("next", links=links).end()
-    tracer.start_span("without links").end()
+    with tracing.tracing(True, "consumer", 30):
+        tracer = tracing.active()
+        assert tracer is not None
+        # It is due by its links alone.
+        tracer.record("first", tracing.Kind.INTERNAL, {}, links=contexts)
+        assert exporter.is_called.wait(20)
+        for _ in range(5):
+            tracer.record("next", tracing.Kind.INTERNAL, {}, links=contexts)
+        tracer.record("without", tracing.Kind.INTERNAL, {})
 
-    assert value("dropped", reason="queue_full") - dropped == 2
-    exporter.released.set()
-    queue.shutdown()
+        assert value("dropped", reason="queue_full") - dropped == 2
+        exporter.released.set()
     assert exporter.spans == 5
 
 
