@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -350,6 +351,7 @@ async def test_a_change_is_linked_to_its_event_and_a_subscriber_gets_the_context
     attributes = {
         "http.request.method": "POST",
         "server.address": "127.0.0.1",
+        "server.port": urlsplit(shop.url).port,
         "stockhook.subscriber": "shop",
         "stockhook.change_id": event["id"],
     }

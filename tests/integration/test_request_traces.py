@@ -1,17 +1,21 @@
 """Whose context a webhook continues, and whose it is only linked to."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
+import httpx
 import pytest
 
 from schemas.trace_context import TraceContext
 from tests.support.collector import Collector, collecting
+from tests.support.endpoint import endpoint, failing_first
 from tests.unit.test_gateway import OWN, behind, signed
 from tests.unit.test_service import BODY, Stored, chunks, settings
 from worker.config.settings import Settings
 from worker.ingest.event_sink import NotStored
 from worker.ingest.exchange import Request, Response
 from worker.ingest.service import Ingest
+from worker.marketplaces.http import fetch
 from worker.observability.tracing import Kind as SpanKind
 from worker.observability.tracing import active, tracing
 
@@ -151,3 +155,17 @@ async def test_a_batch_keeps_all_its_links(collector: Collector) -> None:
 
     (batch,) = await collector.wait_for("process stockhook.orders")
     assert batch.links == tuple((context.trace_id, context.span_id) for context in contexts)
+
+
+async def test_the_span_of_a_call_has_its_status_and_nothing_of_the_path(collector: Collector) -> None:
+    async with endpoint(failing_first(1, 503)) as api, httpx.AsyncClient() as client:
+        with tracing(True, "consumer", 200):
+            for _ in range(2):
+                request = client.build_request("GET", f"{api.url}?user_token=secret")
+                await fetch(client, request, timedelta(seconds=20))
+        failed, done = await collector.wait_for("GET", 2)
+
+    common = {"http.request.method": "GET", "server.address": "127.0.0.1", "server.port": api.port}
+    assert (failed.kind, failed.is_error, done.is_error) == ("CLIENT", True, False)
+    assert failed.attributes == {**common, "http.response.status_code": 503, "error.type": "503"}
+    assert done.attributes == {**common, "http.response.status_code": 204}

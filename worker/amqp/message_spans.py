@@ -4,6 +4,7 @@ They hold names of ours and ids, and nothing from a body.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from worker.amqp.channel import Message
 from worker.amqp.topology import EVENTS, RETURN
@@ -44,11 +45,4 @@ def came_over(queue: str, routing_key: str | None, *, returned: bool) -> str:
 
 
 def with_headers(message: Message, headers: Mapping[str, str]) -> Message:
-    return Message(
-        message.exchange,
-        message.routing_key,
-        message.type,
-        {**message.headers, **headers},
-        message.body,
-        message.content_type,
-    )
+    return replace(message, headers={**message.headers, **headers})
