@@ -255,6 +255,7 @@ def test_network_policies_close_everything_except_required_connections() -> None
     assert components("stockhook-to-database") == ["consumer", "console", "migrate", "retain"]
     assert components("stockhook-to-ops-ports") == ["console"]
     assert components("stockhook-to-marketplaces") == ["consumer"]
+    assert components("stockhook-to-collector") == ["ingest", "consumer", "console"]
     assert ports("stockhook-webhooks", "ingress") == {8080}
     assert ports("stockhook-users", "ingress") == {8081}
     assert ports("stockhook-metrics", "ingress") == {9090}
@@ -262,6 +263,7 @@ def test_network_policies_close_everything_except_required_connections() -> None
     assert ports("stockhook-to-broker", "egress") == {5671}
     assert ports("stockhook-to-database", "egress") == {5432}
     assert ports("stockhook-to-marketplaces", "egress") == {443}
+    assert ports("stockhook-to-collector", "egress") == {4318}
 
 
 def variables_of(container: dict[str, Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -309,7 +310,7 @@ async def test_a_collector_that_is_away_costs_only_spans(stack: Stack) -> None:
     await until(are_counted, "the dropped spans are counted", 30)
     assert (ingest.stop(), consumer.stop()) == (0, 0)
     (warning,) = lines_of(ingest.lines(), "spans.dropped")
-    assert warning["reason"] == "the collector did not accept them in time"
+    assert warning["reason"] == "the collector did not accept them: check OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 async def test_a_fraction_of_events_is_recorded_with_the_batches_that_have_them(
@@ -350,6 +351,7 @@ async def test_a_change_is_linked_to_its_event_and_a_subscriber_gets_the_context
     attributes = {
         "http.request.method": "POST",
         "server.address": "127.0.0.1",
+        "server.port": urlsplit(shop.url).port,
         "stockhook.subscriber": "shop",
         "stockhook.change_id": event["id"],
     }
@@ -385,6 +387,7 @@ async def test_an_action_has_one_trace_with_its_attempts_and_the_calls_of_the_ap
     assert (send.kind, send.parent_id, send.attributes["messaging.message.id"]) == ("PRODUCER", "", action)
     assert [span.attributes["stockhook.attempt"] for span in attempts] == [1, 2]
     assert [span.attributes["stockhook.result"] for span in attempts] == ["retried", "done"]
+    assert [span.is_error for span in attempts] == [True, False]
     for span in attempts:
         assert (span.kind, span.trace_id, span.parent_id) == ("CONSUMER", send.trace_id, send.span_id)
         assert span.attributes["messaging.message.id"] == action

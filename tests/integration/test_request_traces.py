@@ -1,17 +1,21 @@
 """Whose context a webhook continues, and whose it is only linked to."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
+import httpx
 import pytest
 
 from schemas.trace_context import TraceContext
 from tests.support.collector import Collector, collecting
+from tests.support.endpoint import endpoint, failing_first
 from tests.unit.test_gateway import OWN, behind, signed
 from tests.unit.test_service import BODY, Stored, chunks, settings
 from worker.config.settings import Settings
 from worker.ingest.event_sink import NotStored
 from worker.ingest.exchange import Request, Response
 from worker.ingest.service import Ingest
+from worker.marketplaces.http import fetch
 from worker.observability.tracing import Kind as SpanKind
 from worker.observability.tracing import active, tracing
 
@@ -28,13 +32,19 @@ async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]
 
 
 async def ask(
-    configured: Settings, headers: dict[str, str], stored: Stored, *, is_from_proxy: bool = False
+    configured: Settings,
+    headers: dict[str, str],
+    stored: Stored,
+    *,
+    is_from_proxy: bool = False,
+    path: str = "/webhooks/ovoko",
+    body: bytes = BODY,
 ) -> Response:
     request = Request(
         "POST",
-        "/webhooks/ovoko",
+        path,
         {"transfer-encoding": "chunked", **headers},
-        chunks(BODY),
+        chunks(body),
         is_from_proxy=is_from_proxy,
     )
     return await Ingest(configured, stored).handle(request)
@@ -109,10 +119,15 @@ async def test_a_malformed_context_does_no_harm(malformed: str, collector: Colle
 async def test_a_refused_stranger_leaves_no_span_and_a_fault_of_ours_does(collector: Collector) -> None:
     with tracing(True, "ingest", 200):
         assert (await ask(settings(), {}, Stored())).status == 401
+        # Such a marketplace has its secret in the body.
+        for body, status in ((b'{"type": "x", "token": "wrong"}', 401), (b"{", 400)):
+            refused = await ask(settings(), CONTEXT, Stored(), path="/webhooks/buyback", body=body)
+            assert refused.status == status
         assert (await ask(settings(), OWN, Stored(NotStored("no room")))).status == 503
 
     (server,) = await collector.wait_for("POST /webhooks/ovoko")
     (send,) = await collector.wait_for("send stockhook.events")
+    assert collector.named("POST /webhooks/buyback") == []
     assert (server.is_error, server.attributes["error.type"]) == (True, "503")
     assert server.attributes["http.response.status_code"] == 503
     assert (send.is_error, send.attributes["error.type"]) == (True, "NotStored")
@@ -140,3 +155,17 @@ async def test_a_batch_keeps_all_its_links(collector: Collector) -> None:
 
     (batch,) = await collector.wait_for("process stockhook.orders")
     assert batch.links == tuple((context.trace_id, context.span_id) for context in contexts)
+
+
+async def test_the_span_of_a_call_has_its_status_and_nothing_of_the_path(collector: Collector) -> None:
+    async with endpoint(failing_first(1, 503)) as api, httpx.AsyncClient() as client:
+        with tracing(True, "consumer", 200):
+            for _ in range(2):
+                request = client.build_request("GET", f"{api.url}?user_token=secret")
+                await fetch(client, request, timedelta(seconds=20))
+        failed, done = await collector.wait_for("GET", 2)
+
+    common = {"http.request.method": "GET", "server.address": "127.0.0.1", "server.port": api.port}
+    assert (failed.kind, failed.is_error, done.is_error) == ("CLIENT", True, False)
+    assert failed.attributes == {**common, "http.response.status_code": 503, "error.type": "503"}
+    assert done.attributes == {**common, "http.response.status_code": 204}

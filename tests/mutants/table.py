@@ -133,8 +133,8 @@ TABLE = (
     Mutant(
         "answer before it is stored",
         "worker/ingest/service.py",
-        "                    await self._store(accepted, added, trace)\n",
-        "                    asyncio.ensure_future(self._store(accepted, added, trace))\n",
+        "            await self._store(accepted, added, trace)\n",
+        "            asyncio.ensure_future(self._store(accepted, added, trace))\n",
         "tests/unit/test_service.py::test_an_event_that_cannot_be_stored_is_refused",
     ),
     Mutant(

@@ -12,18 +12,24 @@ from consumers.inventory.store import INVENTORY
 from consumers.returns.actions import required_actions as of_return
 from schemas.actions import PartDetailsRequest, RepeatPickupRequest, ReturnDetailsRequest
 from schemas.buyback import PickupMissed
+from schemas.trace_context import TraceContext
 from tests.support import events
 from tests.support.events import flat
 from worker.actions.buyback import first
+from worker.actions.executor import note_attempt
 from worker.actions.registry import KINDS, enabled_kinds
-from worker.actions.settlement import next_attempt
+from worker.actions.settlement import next_attempt, settlement_of
 from worker.actions.types import (
     Denied,
+    Done,
     Failed,
+    NotNeeded,
+    Outcome,
     OutcomeUnknown,
     outcome_of,
 )
 from worker.amqp.queue_set import QueueSet
+from worker.amqp.tap import Delivery
 from worker.config.settings import BadSettings, Settings
 from worker.marketplaces.buyback.requests import Slot
 from worker.marketplaces.http import (
@@ -32,9 +38,11 @@ from worker.marketplaces.http import (
     Unavailable,
     UnexpectedResponse,
 )
+from worker.observability.tracing import made_current
 from worker.pipeline.retry_schedule import Exhausted, Retry
 
-RETRIES = QueueSet.of("actions", [timedelta(seconds=seconds) for seconds in (7, 35, 175)]).retries
+QUEUES = QueueSet.of("actions", [timedelta(seconds=seconds) for seconds in (7, 35, 175)])
+RETRIES = QUEUES.retries
 SOON = timedelta(seconds=3)
 
 
@@ -176,3 +184,45 @@ def test_the_first_slot_is_the_earliest_still_to_come() -> None:
 
     assert first([slot(24), slot(-1), slot(2)], now) == slot(2)
     assert first([slot(-1)], now) is None
+
+
+class OpenSpan:
+    """A span that is not exported."""
+
+    context = TraceContext("1" * 32, "2" * 16, True)
+
+    def __init__(self) -> None:
+        self.attributes: dict[str, str | int] = {}
+        self.error_type = ""
+
+    def set(self, name: str, value: str | int) -> None:
+        self.attributes[name] = value
+
+    def fail(self, error_type: str) -> None:
+        self.error_type = error_type
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempt", "result", "is_error"),
+    [
+        (Done({}), 1, "done", False),
+        (NotNeeded("picked up"), 1, "not_needed", False),
+        (Denied("no"), 1, "refused", True),
+        (OutcomeUnknown("no answer"), 1, "unknown", True),
+        (Failed("unavailable"), 1, "retried", True),
+        (Failed("unavailable"), 4, "failed", True),
+    ],
+)
+def test_the_span_of_an_attempt_fails_unless_the_action_is_done(
+    outcome: Outcome, attempt: int, result: str, is_error: bool
+) -> None:
+    delivery = Delivery(1, "", {"x-attempt": attempt}, b"", False)
+    span = OpenSpan()
+    with made_current(span):
+        note_attempt("buyback.rerequest_pickup", settlement_of(QUEUES, delivery, outcome))
+
+    assert span.attributes == {
+        "stockhook.action_kind": "buyback.rerequest_pickup",
+        "stockhook.result": result,
+    }
+    assert span.error_type == (result if is_error else "")

@@ -13,6 +13,7 @@ from worker.tools.doctor.broker import check_hosts, check_members, check_topolog
 from worker.tools.doctor.configuration import check_configuration
 from worker.tools.doctor.database import check_settings
 from worker.tools.doctor.spool import check_spool, file_system
+from worker.tools.doctor.traces import check_traces
 from worker.tools.doctor.versions import check_version
 
 SOUND = {
@@ -236,3 +237,56 @@ async def test_an_invisible_object_is_neither_missing_nor_a_reason_to_stop(
 
     assert len(seen) == number
     assert [str(finding.level) for finding in findings] == levels
+
+
+@pytest.mark.parametrize(
+    ("environment", "level", "text"),
+    [
+        ({}, Level.OK, "localhost:4318"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": " "}, Level.OK, "localhost:4318"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector/otlp"}, Level.OK, "exported to collector"),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://other:4317",
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://[::1]:4318/v1/traces",
+            },
+            Level.OK,
+            "exported to [::1]:4318",
+        ),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, Level.ERROR, "must start with http://"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://user:secret@a b"}, Level.ERROR, "has a blank"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}, Level.WARNING, "gRPC"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, Level.WARNING, "is not http/protobuf"),
+        ({"OTEL_SDK_DISABLED": "True"}, Level.WARNING, "turns it off"),
+    ],
+)
+def test_the_export_of_traces_is_checked(environment: dict[str, str], level: Level, text: str) -> None:
+    finding, *_ = check_traces(Settings(tracing=True), environment)
+
+    assert finding.level is level
+    assert text in finding.what
+    assert "secret" not in finding.what
+    assert bool(finding.remedy) is (level is not Level.OK)
+
+
+def test_without_tracing_the_variables_of_opentelemetry_do_not_matter() -> None:
+    assert list(check_traces(Settings(), {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"})) == []
+
+
+def test_a_missing_extra_for_traces_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.tools.doctor.traces.PACKAGES", ("opentelemetry-sdk", "no-such-package"))
+    (finding,) = check_traces(Settings(tracing=True), {})
+
+    assert finding.level is Level.ERROR
+    assert "no-such-package is not installed" in finding.what
+    assert finding.remedy == "install stockhook[otel]"
+
+
+def test_trust_in_contexts_needs_a_sender_that_can_be_trusted() -> None:
+    def findings(**changes: object) -> list[Level]:
+        settings = Settings(trust_traceparent=True, **changes)  # type: ignore[arg-type]  # as the environment has them
+        return [finding.level for finding in check_traces(settings, {})]
+
+    assert findings(trusted_proxies="") == [Level.WARNING]
+    assert findings(trusted_proxies="10.0.0.0/8") == []
+    assert findings(trusted_proxies="", gateway="hookdeck") == []

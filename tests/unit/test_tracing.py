@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from consumers.registry import FAMILIES
+from schemas.trace_context import TraceContext
 from tests.unit.test_service import BODY, Stored, answer
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
@@ -54,6 +55,34 @@ def test_a_missing_extra_is_named() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert ended.stderr.endswith(" is missing): install stockhook[otel]\n")
+
+
+@pytest.mark.parametrize("name", ["OTEL_SPAN_LINK_COUNT_LIMIT", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"])
+def test_a_variable_that_opentelemetry_cannot_read_is_named(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "many")
+
+    with pytest.raises(tracing.BadTraceVariable, match=name), tracing.tracing(True, "ingest", 200):
+        pass
+    assert tracing.active() is None
+
+
+def test_an_empty_variable_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "")
+
+    with tracing.tracing(True, "ingest", 200):
+        assert tracing.active() is not None
+
+
+@pytest.mark.parametrize(("switch", "is_traced"), [("TRUE", False), ("false", True)])
+def test_the_switch_of_opentelemetry_turns_traces_off(
+    switch: str, is_traced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", switch)
+
+    with tracing.tracing(True, "ingest", 200):
+        assert (tracing.active() is not None) is is_traced
 
 
 @pytest.fixture
@@ -153,6 +182,28 @@ def test_a_hanging_collector_costs_spans_alone(monkeypatch: pytest.MonkeyPatch) 
     queue.shutdown()
     assert exporter.spans == 60
     assert value("exported") - exported == 60
+
+
+def test_the_links_of_waiting_spans_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.observability.spans.MOST_LINKS", 100)
+    monkeypatch.setattr("worker.observability.spans.LINKS_TOGETHER", 30)
+    exporter = Held()
+    monkeypatch.setattr("worker.observability.spans.OTLPSpanExporter", lambda: exporter)
+    contexts = [TraceContext("1" * 32, f"{number:016x}", True) for number in range(1, 31)]
+    dropped = value("dropped", reason="queue_full")
+    with tracing.tracing(True, "consumer", 30):
+        tracer = tracing.active()
+        assert tracer is not None
+        # It is due by its links alone.
+        tracer.record("first", tracing.Kind.INTERNAL, {}, links=contexts)
+        assert exporter.is_called.wait(20)
+        for _ in range(5):
+            tracer.record("next", tracing.Kind.INTERNAL, {}, links=contexts)
+        tracer.record("without", tracing.Kind.INTERNAL, {})
+
+        assert value("dropped", reason="queue_full") - dropped == 2
+        exporter.released.set()
+    assert exporter.spans == 5
 
 
 def test_spans_that_the_collector_refuses_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

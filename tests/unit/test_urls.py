@@ -19,6 +19,7 @@ from worker.config.urls import (
     checked,
     encoded,
     hosts_of,
+    port_of,
 )
 
 # A part of each password below; host and port may be parts of an unencoded password.
@@ -279,3 +280,16 @@ def test_every_client_can_parse_an_accepted_url(user: str, password: str, host: 
         expected = [unquote(host) for host in hosts_of(url)]
         assert expected == [""] or [host for host, _ in read.hosts] == expected
         assert expected == [""] or [address[0] for address in addresses] == expected[:1]
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("https://shop.example/hooks", 443),
+        ("http://shop.example", 80),
+        ("https://shop.example:8443", 8443),
+        ("http://[::1]:81/", 81),
+    ],
+)
+def test_an_http_url_has_the_port_of_its_scheme_unless_it_names_one(url: str, port: int) -> None:
+    assert port_of(url) == port

@@ -190,8 +190,7 @@ class Executor:
         finally:
             self._attempts.pop(action_id, None)
         _log_attempt(claimed, attempt, settlement, seconds)
-        tracing.note("stockhook.action_kind", claimed.kind)
-        tracing.note("stockhook.result", settlement.result)
+        note_attempt(claimed.kind, settlement)
         return settlement.copy
 
     async def _outcome(self, clients: Clients, claimed: ClaimedAction) -> Outcome:
@@ -235,6 +234,17 @@ def _processing(delivery: Delivery, action_id: UUID) -> Iterator[None]:
     attributes["stockhook.attempt"] = attempt_in(delivery)
     with tracer.span(name, Kind.CONSUMER, attributes, parent=read_context(delivery.headers)):
         yield
+
+
+def note_attempt(kind: str, settlement: Settlement) -> None:
+    """Set the result of an attempt in its span, which fails unless the action is done."""
+    span = tracing.current()
+    if span is None:
+        return
+    span.set("stockhook.action_kind", kind)
+    span.set("stockhook.result", settlement.result)
+    if settlement.state != "done":
+        span.fail(settlement.result)
 
 
 def _log_attempt(claimed: ClaimedAction, attempt: int, settlement: Settlement, seconds: float) -> None:

@@ -4,6 +4,7 @@ They hold names of ours and ids, and nothing from a body.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from worker.amqp.channel import Message
 from worker.amqp.topology import EVENTS, RETURN
@@ -11,14 +12,13 @@ from worker.amqp.topology import EVENTS, RETURN
 SYSTEM = {"messaging.system": "rabbitmq"}
 
 
-def sent(message: Message, message_id: str, *, is_routed: bool = True) -> tuple[str, dict[str, str | int]]:
-    """Name and attributes of a publish. Without `is_routed`, the routing key is a sender's text."""
-    destination = f"{message.exchange}:{message.routing_key}" if is_routed else message.exchange
+def sent(message: Message, message_id: str) -> tuple[str, dict[str, str | int]]:
+    """Name and attributes of a publish. A routing key has no unknown type of a sender."""
     return f"send {message.exchange}", {
         **SYSTEM,
         "messaging.operation.name": "send",
         "messaging.operation.type": "send",
-        "messaging.destination.name": destination,
+        "messaging.destination.name": f"{message.exchange}:{message.routing_key}",
         "messaging.message.id": message_id,
         "messaging.message.body.size": len(message.body),
     }
@@ -45,11 +45,4 @@ def came_over(queue: str, routing_key: str | None, *, returned: bool) -> str:
 
 
 def with_headers(message: Message, headers: Mapping[str, str]) -> Message:
-    return Message(
-        message.exchange,
-        message.routing_key,
-        message.type,
-        {**message.headers, **headers},
-        message.body,
-        message.content_type,
-    )
+    return replace(message, headers={**message.headers, **headers})

@@ -24,6 +24,7 @@ from worker.change_feed.endpoint import Endpoint, Gone, NotDelivered
 from worker.change_feed.relay import waves
 from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber
+from worker.config.urls import port_of
 from worker.observability import metrics, tracing
 from worker.observability.failpoints import failpoint
 from worker.observability.tracing import Kind, Tracer
@@ -152,6 +153,7 @@ class WebhookDispatcher:
         attributes: dict[str, str | int] = {
             "http.request.method": "POST",
             "server.address": urlsplit(self.subscriber.url).hostname or "",
+            "server.port": port_of(self.subscriber.url),
             "stockhook.subscriber": self.subscriber.name,
             "stockhook.change_id": change_id,
             "stockhook.attempt": attempt_in(delivery),

@@ -16,7 +16,7 @@ from schemas.actions import ActionRequest
 from schemas.validation import broken_rules
 from worker.actions import buyback as kinds
 from worker.actions.enqueue import Enqueued, enqueue
-from worker.cli.context import Json, WrongUsage, fail, load_context, open_database, print_json
+from worker.cli.context import Json, WrongUsage, fail, load_context, open_database, print_json, traced
 from worker.cli.payment_details import read_details
 from worker.cli.terminal import say, show
 from worker.config.settings import PREFIX, BadSettings, read_settings
@@ -318,7 +318,8 @@ def _call_now(call: Callable[[Seller], Awaitable[T]]) -> T:
         async with selling(account, timedelta(seconds=settings.buyback_timeout)) as seller:
             return await call(seller)
 
-    return run_loop(run())
+    with traced(settings, "buyback"):
+        return run_loop(run())
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def traced(settings: Settings, process: str) -> AbstractContextManager[None]:
 
     Raises:
         ExtraMissing
+        BadTraceVariable
     """
     return tracing(settings.tracing, process, settings.batch_size + 1)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, assert_never
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from worker.cli.context import Flag, Json, fail, load_context, open_database, print_json
+from worker.cli.context import Flag, Json, fail, load_context, open_database, print_json, traced
 from worker.cli.reconcile_views import (
     What,
     applied_as_text,
@@ -94,7 +94,8 @@ def reconcile(
         settings, what, since, most, sends=apply and not dry_run, asks_first=asks_first, is_silent=json
     )
     try:
-        result, applied = run_loop(run.work())
+        with traced(settings, "reconcile"):
+            result, applied = run_loop(run.work())
     except CallFailed as error:
         code = UNAVAILABLE if isinstance(error, Unavailable) else FAILED
         fail(code, f"Ovoko's API: {error}")

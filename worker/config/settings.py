@@ -179,7 +179,7 @@ class Settings(BaseSettings):
     trusted_proxies: Networks = Field(
         default=(),
         description="Addresses and networks of proxies in front of the ingest, comma-separated: only their "
-        "`X-Forwarded-For` and `X-Request-Id` are used",
+        "`X-Forwarded-For` and `X-Request-Id` are used, and `traceparent` with `STOCKHOOK_TRUST_TRACEPARENT`",
     )
     ops_host: str = Field(default="127.0.0.1", description="Address of `/metrics`, `/livez`, `/readyz`")
     ops_port: Port = Field(

@@ -100,6 +100,12 @@ def hosts_and_ports(url: str) -> list[tuple[str, str | None]]:
     return [_host_and_port(listed) for listed in split(url).netloc.rpartition("@")[2].split(",")]
 
 
+def port_of(url: str) -> int:
+    """The port of an HTTP URL that was checked."""
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def split(url: str) -> SplitResult:
     """As `urlsplit`, with several hosts: newer versions of Python refuse an IPv6 address among them.
 

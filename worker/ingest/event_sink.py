@@ -15,7 +15,6 @@ from schemas.trace_context import read_context
 from worker.amqp.channel import Message
 from worker.amqp.errors import BrokerUnavailable, Unroutable
 from worker.amqp.message_spans import sent
-from worker.ingest.spool.entries import SOURCE_HEADER
 from worker.ingest.spool.spool import (
     Spool,
     SpoolBroken,
@@ -153,8 +152,7 @@ class Storage:
             await self._publish(entry)
             return
         event_id = str(entry.message.headers.get("x-event-id", ""))
-        is_routed = SOURCE_HEADER in entry.message.headers
-        name, attributes = sent(entry.message, event_id, is_routed=is_routed)
+        name, attributes = sent(entry.message, event_id)
         attributes["stockhook.spooled"] = True
         with tracer.span(name, Kind.PRODUCER, attributes, links=[context]):
             await self._publish(entry)

@@ -18,7 +18,9 @@ STATUS = "http.response.status_code"
 
 @dataclass(slots=True)
 class RequestTrace:
-    """The span of the request starts once it is known whether to trust its sender, with the earlier time."""
+    """The span of the request starts, with the earlier time, once its sender is authenticated: strangers must
+    not fill the queue of spans.
+    """
 
     tracer: Tracer
     route: str
@@ -76,7 +78,7 @@ class RequestTrace:
     def sending(self, message: Message, accepted: Accepted) -> Iterator[Message]:
         """The message with the context of the span in which it is published, or spooled."""
         assert self._span is not None, "an event is stored while its request is answered"
-        name, attributes = sent(message, str(accepted.event_id), is_routed=accepted.family is not None)
+        name, attributes = sent(message, str(accepted.event_id))
         with self.tracer.span(name, Kind.PRODUCER, attributes, parent=self._span.context) as span:
             yield with_headers(message, span.context.headers)
 

@@ -220,9 +220,8 @@ class Ingest:
             trusted_context = {}
             if self._trusts_traces and (request.is_from_proxy or claims is not None):
                 trusted_context = context_headers(request.headers)
-            receiving = self._receive_body(
-                marketplace, gateway, request, body, trusted_context, trace, is_signed=is_signed
-            )
+            accepted = await self._accept(marketplace, body, is_signed=is_signed)
+            receiving = self._receive_event(marketplace, gateway, request, accepted, trusted_context, trace)
             if trace is None:
                 response = await receiving
             else:
@@ -231,17 +230,8 @@ class Ingest:
                 metrics.GATEWAY_UNSIGNED.labels(marketplace.name, "absent").inc()
             return response
 
-    async def _receive_body(
-        self,
-        marketplace: Marketplace,
-        gateway: Gateway | None,
-        request: Request,
-        body: bytes,
-        trusted_context: Mapping[str, str],
-        trace: RequestTrace | None,
-        *,
-        is_signed: bool,
-    ) -> Response:
+    async def _accept(self, marketplace: Marketplace, body: bytes, *, is_signed: bool) -> Accepted:
+        """Read a body, which may have the secret of its sender. Raises: Refused."""
         received_at = datetime.now(UTC)
         if len(body) > LARGE_BODY:
             async with self._one_large_body:
@@ -249,23 +239,8 @@ class Ingest:
         else:
             intake = self._intake(marketplace, body, received_at, is_signed)
         match intake:
-            case Accepted(event_id=event_id, reason=reason) as accepted:
-                request.authenticated()
-                if accepted.secret is not None:
-                    _count_secret(marketplace, accepted.secret)
-                result = self._result(accepted)
-                if result != "ignored":
-                    added = {**evidence_headers(gateway, request.headers), **trusted_context}
-                    await self._store(accepted, added, trace)
-                if trace is not None:
-                    trace.note(event_id, result)
-                _counter(metrics.RECEIVED, marketplace.name, result).inc()
-                if result == "quarantined":
-                    log.warning(
-                        "event.quarantined", provider=marketplace.name, event_id=event_id, reason=reason
-                    )
-                answer = {"status": "accepted", "event_id": str(event_id)}
-                return Response(200, orjson.dumps(answer))
+            case Accepted():
+                return intake
             case Unauthorized():
                 raise unauthorized()
             case Unreadable():
@@ -277,6 +252,35 @@ class Ingest:
                 )
             case unreachable:
                 assert_never(unreachable)
+
+    async def _receive_event(
+        self,
+        marketplace: Marketplace,
+        gateway: Gateway | None,
+        request: Request,
+        accepted: Accepted,
+        trusted_context: Mapping[str, str],
+        trace: RequestTrace | None,
+    ) -> Response:
+        """Store an event whose sender is authenticated. Raises: Refused."""
+        request.authenticated()
+        if accepted.secret is not None:
+            _count_secret(marketplace, accepted.secret)
+        result = self._result(accepted)
+        if result != "ignored":
+            added = {**evidence_headers(gateway, request.headers), **trusted_context}
+            await self._store(accepted, added, trace)
+        if trace is not None:
+            trace.note(accepted.event_id, result)
+        _counter(metrics.RECEIVED, marketplace.name, result).inc()
+        if result == "quarantined":
+            log.warning(
+                "event.quarantined",
+                provider=marketplace.name,
+                event_id=accepted.event_id,
+                reason=accepted.reason,
+            )
+        return Response(200, orjson.dumps({"status": "accepted", "event_id": str(accepted.event_id)}))
 
     def _result(self, accepted: Accepted) -> str:
         if accepted.unhandled is not None:

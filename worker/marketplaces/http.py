@@ -22,6 +22,7 @@ from tenacity import (
 
 from worker.config.http import http_date, tls_context
 from worker.config.proxies import proxy_for
+from worker.config.urls import port_of
 from worker.observability import tracing
 from worker.observability.errors import StockhookError, refused_certificate
 from worker.observability.exit_codes import USAGE
@@ -172,6 +173,7 @@ async def fetch(
     attributes: dict[str, str | int] = {
         "http.request.method": request.method,
         "server.address": request.url.host,
+        "server.port": port_of(str(request.url)),
     }
     current = tracing.current()
     parent = None if current is None else current.context

@@ -51,8 +51,8 @@ SPANS_EXPORTED = Counter(
 )
 SPANS_DROPPED = Counter(
     "stockhook_spans_dropped_total",
-    "Spans that were dropped: queue_full (more than OTEL_BSP_MAX_QUEUE_SIZE waited for the collector), or "
-    "export_failed (the collector did not accept them)",
+    "Spans that were dropped: queue_full (more than OTEL_BSP_MAX_QUEUE_SIZE, or too many links, waited for "
+    "the collector), or export_failed (the collector did not accept them)",
     ["reason"],
 )
 # By OpenTelemetry's conventions for messaging, with its buckets. Observed when a span ends.

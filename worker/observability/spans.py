@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from time import time_ns
 
 import structlog
@@ -35,6 +35,11 @@ LINKS_VARIABLE = "OTEL_SPAN_LINK_COUNT_LIMIT"
 # At the end of the process. A collector that is away must not delay it.
 CLOSE_SECONDS = 2.0
 
+# A link takes about 700 bytes while it waits, and a batch has one for each event. So all together take 35 MB,
+# and those of one export about 1 MB of its request.
+MOST_LINKS = 50_000
+LINKS_TOGETHER = 10_000
+
 # Their names are `{operation} {destination}`.
 _HISTOGRAMS = {Kind.PRODUCER: metrics.SEND_SECONDS, Kind.CONSUMER: metrics.PROCESS_SECONDS}
 
@@ -47,10 +52,11 @@ class OpenTelemetryTracer:
     def __init__(self, process: str, most_links: int) -> None:
         # Their texts quote URLs; what matters of them is logged and counted here.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-        self._queue = ExportQueue(OTLPSpanExporter())
-        limits = SpanLimits(max_links=int(os.environ.get(LINKS_VARIABLE, most_links)))
+        # Without a number of ours, the SDK reads the variable.
+        limits = SpanLimits(max_links=None if os.environ.get(LINKS_VARIABLE) else most_links)
         provider = TracerProvider(resource=_resource(process), span_limits=limits, shutdown_on_exit=False)
         provider.sampler = FollowsLinks(provider.sampler)
+        self._queue = ExportQueue(OTLPSpanExporter())
         provider.add_span_processor(self._queue)
         self._tracer = provider.get_tracer("stockhook", version("stockhook"))
 
@@ -192,7 +198,8 @@ class FollowsLinks(Sampler):
 class ExportQueue(SpanProcessor):
     """Exports spans in a thread, over a bounded queue. Spans that find it full are dropped and counted.
 
-    The SDK's own processor neither counts them in a metric of ours nor ends within a given time.
+    The SDK's own processor does not limit the links that wait, does not count in a metric of ours, and does
+    not end within a given time.
     """
 
     def __init__(self, exporter: SpanExporter) -> None:
@@ -201,6 +208,8 @@ class ExportQueue(SpanProcessor):
         self._together = min(self._limit, _number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512))
         self._pause_seconds = _number("OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000
         self._spans: deque[ReadableSpan] = deque()
+        self._links = 0
+        self._lock = Lock()
         self._is_due = Event()
         self._is_closed = False
         self._is_failing = False
@@ -215,12 +224,16 @@ class ExportQueue(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         if span.context is None or not span.context.trace_flags.sampled:
             return
-        if len(self._spans) >= self._limit or self._is_closed:
-            metrics.SPANS_DROPPED.labels("queue_full").inc()
-            return
-        self._spans.append(span)
-        if len(self._spans) == self._together:
-            self._is_due.set()
+        links = len(span.links)
+        with self._lock:
+            has_room = len(self._spans) < self._limit and self._links + links <= MOST_LINKS
+            if has_room and not self._is_closed:
+                self._spans.append(span)
+                self._links += links
+                if len(self._spans) >= self._together or self._links >= LINKS_TOGETHER:
+                    self._is_due.set()
+                return
+        metrics.SPANS_DROPPED.labels("queue_full").inc()
 
     def shutdown(self) -> None:
         self._is_closed = True
@@ -239,13 +252,23 @@ class ExportQueue(SpanProcessor):
         self._export_all()
 
     def _export_all(self) -> None:
-        while self._spans:
-            self._export([self._spans.popleft() for _ in range(min(len(self._spans), self._together))])
+        while spans := self._take():
+            self._export(spans)
+
+    def _take(self) -> list[ReadableSpan]:
+        taken: list[ReadableSpan] = []
+        links = 0
+        with self._lock:
+            while self._spans and len(taken) < self._together and links < LINKS_TOGETHER:
+                taken.append(self._spans.popleft())
+                links += len(taken[-1].links)
+            self._links -= links
+        return taken
 
     def _export(self, spans: Sequence[ReadableSpan]) -> None:
         try:
             is_done = self._exporter.export(spans) is SpanExportResult.SUCCESS
-            reason = "the collector did not accept them in time"
+            reason = "the collector did not accept them: check OTEL_EXPORTER_OTLP_ENDPOINT"
         except Exception as error:
             is_done, reason = False, safe_summary(error)
         if is_done:

@@ -3,6 +3,7 @@
 A hot path calls `active` once per batch or request; without tracing that is all it does.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -79,8 +80,19 @@ class ExtraMissing(StockhookError):
     exit_code = MISCONFIGURED
 
 
+class BadTraceVariable(StockhookError):
+    """OpenTelemetry cannot read one of its variables."""
+
+    exit_code = MISCONFIGURED
+
+
 _tracer: Tracer | None = None
 _current: ContextVar[Span | None] = ContextVar("current span", default=None)
+
+
+def is_switched_off(environment: Mapping[str, str]) -> bool:
+    """By OpenTelemetry's own switch. With it, the SDK makes spans without ids."""
+    return environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def active() -> Tracer | None:
@@ -114,9 +126,10 @@ def tracing(is_on: bool, process: str, most_links: int) -> Iterator[None]:
 
     Raises:
         ExtraMissing
+        BadTraceVariable
     """
     global _tracer
-    if not is_on:
+    if not is_on or is_switched_off(os.environ):
         yield
         return
     try:
@@ -125,7 +138,10 @@ def tracing(is_on: bool, process: str, most_links: int) -> Iterator[None]:
         raise ExtraMissing(
             f"STOCKHOOK_TRACING needs more packages ({error.name} is missing): install stockhook[otel]"
         ) from None
-    tracer = _tracer = OpenTelemetryTracer(process, most_links)
+    try:
+        tracer = _tracer = OpenTelemetryTracer(process, most_links)
+    except ValueError as error:
+        raise BadTraceVariable(f"OpenTelemetry cannot start: {error}") from None
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ from worker.config.check import (
 )
 from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber, origin_of
+from worker.config.urls import port_of
 from worker.dead_letters.store import waiting_by_origin
 from worker.postgres.errors import PostgresError
 from worker.postgres.pool import Database, DatabaseUnavailable, SessionsShared
@@ -80,7 +81,7 @@ async def check_target(subscriber: Subscriber, *, allow_private: bool) -> CheckR
     name = f"{subscriber.name} ({parts.hostname})"
     try:
         async with asyncio.timeout(LOOKUP_SECONDS):
-            addresses = await resolve(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+            addresses = await resolve(parts.hostname, port_of(subscriber.url))
     except TimeoutError:
         return error(
             "changes",

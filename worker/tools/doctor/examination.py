@@ -1,6 +1,7 @@
 """All checks of `stockhook doctor`, on the host of a process or from the console."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Coroutine, Iterator
 
 from worker.config.check import CheckResult, unchecked
@@ -12,6 +13,7 @@ from worker.tools.doctor.configuration import check_configuration, check_exposur
 from worker.tools.doctor.ingest import check_ingest
 from worker.tools.doctor.ops_ports import check_ops_urls
 from worker.tools.doctor.spool import check_spool
+from worker.tools.doctor.traces import check_traces
 
 ON_THE_HOSTS = "run `stockhook doctor` where the ingest and the consumers run"
 
@@ -25,6 +27,7 @@ async def examine(settings: Settings) -> tuple[list[CheckResult], bool]:
         *of_database,
         *check_configuration(settings),
         *check_certificates(settings),
+        *check_traces(settings, os.environ),
         *check_ingest(settings),
         *[finding async for finding in check_changes(settings)],
         *check_spool(settings.spool_path, settings.spool_max_bytes),
