@@ -274,7 +274,9 @@ def test_a_trace_leads_to_its_address(evidence: dict[str, str], is_linked: bool)
     (value,) = evidence.values()
     url = "https://traces.example/{trace_id}?a=1&b=2"
     linked, plain = (
-        Renderer("", {"trace_id": trace_url}).region("dead_letter.html", {"view": view, "roles": frozenset(Role)})
+        Renderer("", {"trace_id": trace_url}).region(
+            "dead_letter.html", {"view": view, "roles": frozenset(Role)}
+        )
         for trace_url in (url, None)
     )
 
