@@ -59,6 +59,9 @@ READ = {
     "/actions/1": (),
     "/refusals": (),
     "/doctor": (),
+    "/asyncapi": (),
+    "/asyncapi/changes.json": (),
+    "/asyncapi/topology.json": (),
     "/audit-trail": ("who", "action", "subject", "since", "until", "after"),
     "/audit-trail.csv": ("who", "action", "subject", "since", "until"),
 }

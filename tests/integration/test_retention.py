@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import pytest
 
 from consumers.registry import FAMILIES
 from tests.support.applied_events import apply, database_of, generated, in_batches, item
@@ -17,6 +18,12 @@ from worker.pipeline.transaction import apply_batch
 from worker.postgres.locks import TRY_LOCK, AdvisoryLock
 
 KEEP = {"STOCKHOOK_EVENT_LOG_DAYS": "60", "STOCKHOOK_DEAD_LETTER_DAYS": "30"}
+
+
+@pytest.fixture(autouse=True)
+def _no_old_months(stack: Stack) -> None:
+    """Other tests leave months without events."""
+    retained(stack)
 
 
 def part(status: str, second: int) -> Decoded:

@@ -8,8 +8,10 @@ from schemas.registry import Provider
 
 CHECKOUT = Path(__file__).parents[2]
 
-# `rng.sample` and `family.samples` name no marketplace, also in a checkout with one that is called Sample.
-NAMES = re.compile(rf"(?<!rng\.)(?<!family\.)(?:{'|'.join(Provider)})", re.IGNORECASE)
+# Samples of random numbers, metrics and traces name no marketplace, even if one is called Sample.
+NAMES = re.compile(
+    rf"(?<!rng\.)(?<!family\.)(?<!should_)(?<!and_)(?:{'|'.join(Provider)})(?!d|r)", re.IGNORECASE
+)
 
 # Modules of one marketplace.
 OF_EACH = tuple(
