@@ -26,7 +26,7 @@ def ok(subject: str, what: str) -> CheckResult:
 
 
 def unchecked(subject: str, what: str, remedy: str) -> CheckResult:
-    """It cannot be checked from here, which is no fault of what is to be checked."""
+    """This user or machine cannot check it. It may be in order."""
     return CheckResult(Level.UNCHECKED, subject, what, remedy)
 
 

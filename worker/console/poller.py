@@ -95,7 +95,7 @@ class Poller:
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
-        # Whoever wants one from here on wants another.
+        # The snapshot that begins now is for all requests so far; a later request needs another one.
         self._wanted.clear()
 
     async def _take(self) -> None:
