@@ -44,6 +44,11 @@ class TraceContext(NamedTuple):
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.is_sampled else '00'}"
 
     @property
+    def ids(self) -> dict[str, str]:
+        """As log lines and exemplars name them."""
+        return {"trace_id": self.trace_id, "span_id": self.span_id}
+
+    @property
     def headers(self) -> dict[str, str]:
         headers = {TRACEPARENT: self.traceparent}
         if self.tracestate:

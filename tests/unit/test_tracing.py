@@ -195,11 +195,14 @@ def test_the_links_of_waiting_spans_are_bounded_too(monkeypatch: pytest.MonkeyPa
         tracer = tracing.active()
         assert tracer is not None
         # It is due by its links alone.
-        tracer.record("first", tracing.Kind.INTERNAL, {}, links=contexts)
+        with tracer.span("first", tracing.Kind.INTERNAL, {}, links=contexts):
+            pass
         assert exporter.is_called.wait(20)
         for _ in range(5):
-            tracer.record("next", tracing.Kind.INTERNAL, {}, links=contexts)
-        tracer.record("without", tracing.Kind.INTERNAL, {})
+            with tracer.span("next", tracing.Kind.INTERNAL, {}, links=contexts):
+                pass
+        with tracer.span("without", tracing.Kind.INTERNAL, {}):
+            pass
 
         assert value("dropped", reason="queue_full") - dropped == 2
         exporter.released.set()

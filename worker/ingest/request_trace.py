@@ -70,9 +70,8 @@ class RequestTrace:
         """Record a failure of ours before the span started. A refused stranger leaves no span."""
         if self._span is None and status >= 500:
             attributes = {**self._attributes, STATUS: status}
-            self.tracer.record(
-                self._name, Kind.SERVER, attributes, began_at=self._began_at, error_type=str(status)
-            )
+            with self.tracer.span(self._name, Kind.SERVER, attributes, began_at=self._began_at) as span:
+                span.fail(str(status))
 
     @contextmanager
     def sending(self, message: Message, accepted: Accepted) -> Iterator[Message]:

@@ -71,12 +71,15 @@ class OpenTelemetryTracer:
         links: Sequence[TraceContext] = (),
         began_at: int | None = None,
     ) -> Iterator["OpenTelemetrySpan"]:
-        span = OpenTelemetrySpan(
-            self._start(name, kind, attributes, parent, links, began_at), name, kind, began_at
+        context = Context()
+        if parent is not None:
+            context = trace.set_span_in_context(NonRecordingSpan(_span_context(parent)), context)
+        started = self._tracer.start_span(
+            name, context, _KINDS[kind], attributes, [Link(_span_context(link)) for link in links], began_at
         )
-        ids = {"trace_id": span.context.trace_id, "span_id": span.context.span_id}
+        span = OpenTelemetrySpan(started, name, kind, began_at)
         try:
-            with made_current(span), structlog.contextvars.bound_contextvars(**ids):
+            with made_current(span), structlog.contextvars.bound_contextvars(**span.context.ids):
                 yield span
         except BaseException as error:
             span.fail(type(error).__name__)
@@ -84,48 +87,8 @@ class OpenTelemetryTracer:
         finally:
             span.end()
 
-    def record(
-        self,
-        name: str,
-        kind: Kind,
-        attributes: Attributes,
-        *,
-        parent: TraceContext | None = None,
-        links: Sequence[TraceContext] = (),
-        began_at: int | None = None,
-        error_type: str | None = None,
-    ) -> TraceContext:
-        span = OpenTelemetrySpan(
-            self._start(name, kind, attributes, parent, links, began_at), name, kind, began_at
-        )
-        if error_type is not None:
-            span.fail(error_type)
-        span.end()
-        return span.context
-
     def close(self) -> None:
         self._queue.shutdown()
-
-    def _start(
-        self,
-        name: str,
-        kind: Kind,
-        attributes: Attributes,
-        parent: TraceContext | None,
-        links: Sequence[TraceContext],
-        began_at: int | None,
-    ) -> trace.Span:
-        context = Context()
-        if parent is not None:
-            context = trace.set_span_in_context(NonRecordingSpan(_span_context(parent)), context)
-        return self._tracer.start_span(
-            name,
-            context,
-            _KINDS[kind],
-            attributes,
-            [Link(_span_context(link)) for link in links],
-            began_at,
-        )
 
 
 class OpenTelemetrySpan:

@@ -52,22 +52,9 @@ class Tracer(Protocol):
         """A span that is current in the context. An exception that leaves it makes it fail.
 
         Without a parent it begins a trace. If it has links, it is recorded when one of them is; otherwise
-        the sampler of OTEL_TRACES_SAMPLER decides. `began_at` is in nanoseconds of the epoch.
+        the sampler of OTEL_TRACES_SAMPLER decides. `began_at`, in nanoseconds of the epoch, is
+        when the work began, if that was before this call.
         """
-        ...
-
-    def record(
-        self,
-        name: str,
-        kind: Kind,
-        attributes: Attributes,
-        *,
-        parent: TraceContext | None = None,
-        links: Sequence[TraceContext] = (),
-        began_at: int | None = None,
-        error_type: str | None = None,
-    ) -> TraceContext:
-        """The same for work that has ended."""
         ...
 
     def close(self) -> None:
@@ -151,7 +138,7 @@ def tracing(is_on: bool, process: str, most_links: int) -> Iterator[None]:
 
 def exemplar_of(context: TraceContext) -> dict[str, str] | None:
     """The labels of an exemplar in a histogram; None for a trace that is not recorded."""
-    return {"trace_id": context.trace_id, "span_id": context.span_id} if context.is_sampled else None
+    return context.ids if context.is_sampled else None
 
 
 def began_at(began: float) -> int:

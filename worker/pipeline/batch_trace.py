@@ -45,15 +45,17 @@ class BatchTrace:
         if error_type is None and attempt == 1:
             return None
         name, attributes = _of_event(self.queue, item)
-        return self.tracer.record(
+        with self.tracer.span(
             name,
             Kind.CONSUMER,
             {**attributes, **_result(attempt, copy)},
             parent=_context(item),
             links=[self.span.context, *_origin(item)],
             began_at=began_at(began),
-            error_type=error_type,
-        )
+        ) as span:
+            if error_type is not None:
+                span.fail(error_type)
+            return span.context
 
 
 @contextmanager

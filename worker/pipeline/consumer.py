@@ -313,7 +313,7 @@ def _count_outcomes(circuit_breaker: CircuitBreaker, report: Report) -> None:
 
 def _log_failure(family: str, item: Item, copy: Message, context: TraceContext | None) -> None:
     # Of the event, while the batch is the current span.
-    ids = {} if context is None else {"trace_id": context.trace_id, "span_id": context.span_id}
+    ids = {} if context is None else context.ids
     log.warning(
         "delivery.failed",
         family=family,
