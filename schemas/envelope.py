@@ -26,8 +26,8 @@ from schemas.trace_context import (
     TraceContext,
     Traceparent,
     Tracestate,
-    is_recorded,
     read_traceparent,
+    recorded_trace,
 )
 from schemas.validation import broken_rules
 
@@ -133,14 +133,12 @@ class Envelope(BaseModel):
     @property
     def trace_id(self) -> str | None:
         """The trace of the event, if it is recorded."""
-        traceparent = self.traceparent
-        return traceparent[3:35] if traceparent is not None and is_recorded(traceparent) else None
+        return recorded_trace(self.traceparent)
 
     @property
     def origin_trace_id(self) -> str | None:
         """Of a replayed event: the trace of its first publish, if that is recorded."""
-        traceparent = self.origin_traceparent
-        return traceparent[3:35] if traceparent is not None and is_recorded(traceparent) else None
+        return recorded_trace(self.origin_traceparent)
 
     @property
     def evidence_headers(self) -> dict[str, str]:

@@ -25,8 +25,7 @@ MOST_MEMBERS = 32
 # Version 00 has this length; what a later version appends after another dash is accepted, and not read.
 LENGTH = 55
 _TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})(?P<span>[0-9a-f]{16})-[0-9a-f]{2}"
-    r"(-[!-~]{0,64})?"
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,64})?"
 )
 _MEMBER = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
 
@@ -61,13 +60,17 @@ def is_recorded(traceparent: str) -> bool:
     return traceparent[54] in "13579bdf"
 
 
+def recorded_trace(traceparent: str | None) -> str | None:
+    """The trace that a valid one names, if that is recorded."""
+    return traceparent[3:35] if traceparent is not None and is_recorded(traceparent) else None
+
+
 def read_traceparent(text: object, tracestate: object = "") -> TraceContext | None:
-    if not isinstance(text, str) or (match := _TRACEPARENT.fullmatch(text)) is None:
+    traceparent = valid_traceparent(text)
+    if traceparent is None:
         return None
-    if len(text) > LENGTH and text.startswith("00"):
-        return None
-    state = valid_tracestate(tracestate) if tracestate else None
-    return TraceContext(match["trace"], match["span"], is_recorded(text), state or "")
+    state = valid_tracestate(tracestate) or ""
+    return TraceContext(traceparent[3:35], traceparent[36:52], is_recorded(traceparent), state)
 
 
 def read_context(headers: Mapping[str, object]) -> TraceContext | None:
@@ -126,9 +129,6 @@ def origin_headers(headers: Mapping[str, object]) -> dict[str, str]:
 
 def recorded_ids(headers: Mapping[str, object]) -> dict[str, str]:
     """The ids of the traces of a message that are recorded, by their names in TRACE_IDS."""
-    contexts = (read_context(headers), read_origin(headers))
-    return {
-        name: context.trace_id
-        for name, context in zip(TRACE_IDS, contexts, strict=True)
-        if context is not None and context.is_sampled
-    }
+    contexts = (valid_traceparent(headers.get(name)) for name in (TRACEPARENT, ORIGIN_TRACEPARENT))
+    ids = zip(TRACE_IDS, map(recorded_trace, contexts), strict=True)
+    return {name: trace_id for name, trace_id in ids if trace_id is not None}

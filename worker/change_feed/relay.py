@@ -96,8 +96,7 @@ def sending(tracer: Tracer | None, changes: Sequence[Published]) -> Iterator[lis
     with ExitStack() as spans:
         messages = []
         for change in changes:
-            cause = read_traceparent(change.traceparent)
-            if tracer is None or cause is None:
+            if tracer is None or (cause := read_traceparent(change.traceparent)) is None:
                 messages.append(message(change, change.traceparent))
                 continue
             name, attributes = sent(message(change), change.change_id)
