@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -146,20 +147,12 @@ class Consumer:
 
     async def _process_batch(self, session: Session[Received], batch: Sequence[Received]) -> None:
         tracer = tracing.active()
-        if tracer is None:
-            await self._apply_batch(session, batch, None)
-            return
-        with batch_trace(tracer, self._queues.main, batch) as trace:
-            await self._apply_batch(session, batch, trace)
-
-    async def _apply_batch(
-        self, session: Session[Received], batch: Sequence[Received], trace: BatchTrace | None
-    ) -> None:
-        items = [
-            await self._decode_suspect(session, item) if isinstance(item, PossiblyPoisonous) else item
-            for item in batch
-        ]
-        await self._apply(session, items, trace)
+        with nullcontext() if tracer is None else batch_trace(tracer, self._queues.main, batch) as trace:
+            items = [
+                await self._decode_suspect(session, item) if isinstance(item, PossiblyPoisonous) else item
+                for item in batch
+            ]
+            await self._apply(session, items, trace)
 
     async def _decode_suspect(self, session: Session[Received], suspect: PossiblyPoisonous) -> Item:
         """Decode it after this try is committed, unless it ended its consumer too often."""
@@ -177,7 +170,7 @@ class Consumer:
             return
         began = monotonic()
         try:
-            report = await self._apply_traced(session, items, trace)
+            report = await self._apply_when_available(session, items, trace)
         except BatchFailed:
             middle = len(items) // 2
             await self._apply(session, items[:middle], trace)
@@ -194,31 +187,25 @@ class Consumer:
                 log.warning("circuit_breaker.paused", family=self.family.name, pause=pause)
                 await session.pause(pause)
             began = monotonic()
-            report = await self._apply_traced(session, [item], trace)
+            report = await self._apply_when_available(session, [item], trace)
             await self._settle(session, [item], report, began, trace)
 
-    async def _apply_traced(
+    async def _apply_when_available(
         self, session: Session[Received], items: Sequence[Item], trace: BatchTrace | None
     ) -> Report:
-        """Raises as `_apply_when_available` does."""
-        if trace is None:
-            return await self._apply_when_available(session, items)
-        with trace.applying(len(items)):
-            return await self._apply_when_available(session, items)
-
-    async def _apply_when_available(self, session: Session[Received], items: Sequence[Item]) -> Report:
         """Raises as `_until_available` does, and BatchFailed."""
-        return await self._until_available(
-            session,
-            lambda: apply_batch(
-                self.family,
-                self.database,
-                items,
-                record_changes=self.settings.changes,
-                enabled_actions=self.enabled_actions,
-                tolerance=self.settings.tolerance,
-            ),
-        )
+        with nullcontext() if trace is None else trace.applying(len(items)):
+            return await self._until_available(
+                session,
+                lambda: apply_batch(
+                    self.family,
+                    self.database,
+                    items,
+                    record_changes=self.settings.changes,
+                    enabled_actions=self.enabled_actions,
+                    tolerance=self.settings.tolerance,
+                ),
+            )
 
     async def _until_available(self, session: Session[Received], call: Callable[[], Awaitable[T]]) -> T:
         """Repeat the call while the database is unavailable: an outage costs no attempt.
