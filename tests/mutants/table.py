@@ -119,8 +119,8 @@ TABLE = (
     Mutant(
         "a stranger's trace is continued",
         "worker/ingest/service.py",
-        "            if self._trusts_traces and (request.is_from_proxy or claims is not None):\n",
-        "            if self._trusts_traces:\n",
+        "            if self.settings.trust_traceparent and (request.is_from_proxy or claims is not None):\n",
+        "            if self.settings.trust_traceparent:\n",
         "tests/integration/test_request_traces.py::test_only_a_trusted_context_is_continued",
     ),
     Mutant(

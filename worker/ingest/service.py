@@ -98,10 +98,8 @@ class Ingest:
     _one_large_body: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     _unknown_paths: LogLimit = field(default_factory=lambda: LogLimit(UNKNOWN_PATH_LOG_SECONDS))
     _refusals: LogLimit = field(default_factory=lambda: LogLimit(REFUSAL_LOG_SECONDS))
-    _trusts_traces: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self._trusts_traces = self.settings.trust_traceparent
         self._encryptor = self.settings.encryptor
         self._openapi = openapi_document(self.settings)
         self._ignored = ignored.compiled(self.settings.ignored_types)
@@ -218,7 +216,7 @@ class Ingest:
             if secret is not None:
                 _count_secret(marketplace, secret)
             trusted_context = {}
-            if self._trusts_traces and (request.is_from_proxy or claims is not None):
+            if self.settings.trust_traceparent and (request.is_from_proxy or claims is not None):
                 trusted_context = context_headers(request.headers)
             accepted = await self._accept(marketplace, body, is_signed=is_signed)
             receiving = self._receive_event(marketplace, gateway, request, accepted, trusted_context, trace)
