@@ -445,7 +445,6 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lines below this level are omitted"
     )
-
     tracing: bool = Field(
         default=False,
         description="Whether OpenTelemetry exports traces, as its own variables `OTEL_*` say; needs the "
@@ -535,16 +534,16 @@ class Settings(BaseSettings):
         names = self.gateway_marketplaces or marketplace_names()
         return {} if gateway is None else {name: gateway.of(name) for name in names}
 
+    @property
+    def gateway_keys(self) -> tuple[GatewayKey, ...]:
+        return () if self._gateway_in_front is None else self._gateway_in_front.keys
+
     def trace_urls(self, evidence: Mapping[str, str] | None) -> tuple[str, ...]:
         """Where a browser finds the traces that the evidence of an event names."""
         if self.trace_url is None or evidence is None:
             return ()
         ids = (evidence[name] for name in TRACE_IDS if name in evidence)
         return tuple(self.trace_url.replace("{trace_id}", trace_id) for trace_id in ids)
-
-    @property
-    def gateway_keys(self) -> tuple[GatewayKey, ...]:
-        return () if self._gateway_in_front is None else self._gateway_in_front.keys
 
     @property
     def encryptor(self) -> MultiFernet | None:
