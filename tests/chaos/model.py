@@ -15,7 +15,8 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.family import Connection, Effects, Event, apply_events
+from consumers.effects import Effects, apply_events
+from consumers.family import Connection, Event
 from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
 from schemas.events import parse, routing_key_of
 from schemas.registry import Provider

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from consumers.family import CommunicationKind, Event, apply_events
+from consumers.effects import apply_events
+from consumers.family import CommunicationKind, Event
 from consumers.registry import FAMILIES
 from tests.support.applied_events import apply, database_of, generated, in_batches, item
 from tests.support.events import part_changed

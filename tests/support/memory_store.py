@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from consumers.family import Communication, Connection, Effects, Event, Finding, apply_events, correct
+from consumers.effects import Effects, apply_events, correct
+from consumers.family import Communication, Connection, Event, Finding
 from consumers.inventory.decide import Part, needs_history, with_history
 from consumers.registry import AnyFamily
 from schemas.changes import Change

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
-from consumers.family import MOST_NAMED
+from consumers.effects import MOST_NAMED
 from consumers.registry import FAMILIES
 from schemas.event_schema import Payload
 from schemas.events import InvalidEvent, parse

@@ -12,15 +12,8 @@ from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
-from consumers.family import (
-    IMPLAUSIBLE_TIMESTAMP,
-    Connection,
-    Effects,
-    Event,
-    WriteConflict,
-    apply_events,
-    correct,
-)
+from consumers.effects import Effects, apply_events, correct
+from consumers.family import IMPLAUSIBLE_TIMESTAMP, Connection, Event, WriteConflict
 from consumers.registry import AnyFamily
 from schemas.clock import TOLERANCE
 from schemas.event_schema import Payload

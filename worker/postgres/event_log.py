@@ -10,7 +10,8 @@ from uuid import UUID
 import orjson
 import structlog
 
-from consumers.family import Communication, Connection, Effects, Event, Finding
+from consumers.effects import Effects
+from consumers.family import Communication, Connection, Event, Finding
 from consumers.logged import read_logged
 from schemas.envelope import Envelope
 from schemas.event_schema import Payload

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from cryptography.fernet import Fernet, MultiFernet
 
-from consumers.family import Event, communication_change, state_change
+from consumers.effects import communication_change, state_change
+from consumers.family import Event
 from consumers.registry import FAMILIES, FAMILY_OF
 from schemas.changes import TYPES, Change, Published, State, cloud_events, encode
 from schemas.envelope import Envelope

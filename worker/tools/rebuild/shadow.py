@@ -11,7 +11,8 @@ from typing import Any
 
 import consumers
 import schemas
-from consumers.family import Event, apply_events
+from consumers.effects import apply_events
+from consumers.family import Event
 from consumers.logged import read_logged
 from consumers.registry import FAMILIES
 from worker.observability.errors import StockhookError
