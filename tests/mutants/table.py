@@ -359,9 +359,9 @@ TABLE = (
     ),
     Mutant(
         "an unauthenticated body may take as long as any other",
-        "worker/ingest/service.py",
-        "        if has_secret:\n            return self.settings.body_timeout\n",
-        "        if True:\n            return self.settings.body_timeout\n",
+        "worker/ingest/body_reader.py",
+        "        if has_secret:\n            return self.body_timeout\n",
+        "        if True:\n            return self.body_timeout\n",
         "tests/unit/test_service.py::test_a_body_of_a_stranger_must_keep_arriving",
     ),
     Mutant(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from worker.amqp.channel import Message
 from worker.config.settings import Settings
-from worker.ingest import service
+from worker.ingest import body_reader, service
 from worker.ingest.event_sink import NotStored
 from worker.ingest.exchange import BodyIncomplete, Request, Response
 from worker.ingest.service import LARGE_BODY, Ingest
@@ -424,8 +424,8 @@ async def test_a_sender_is_authenticated_by_headers_before_the_body_or_by_the_bo
 
 async def test_a_body_of_a_stranger_must_keep_arriving(monkeypatch: pytest.MonkeyPatch) -> None:
     """A minimum rate applies after a grace time. A sender with a valid secret has the whole time."""
-    monkeypatch.setattr(service, "UNAUTHENTICATED_FIRST_SECONDS", 0.3)
-    monkeypatch.setattr(service, "UNAUTHENTICATED_BYTES_PER_SECOND", 1000)
+    monkeypatch.setattr(body_reader, "UNAUTHENTICATED_FIRST_SECONDS", 0.3)
+    monkeypatch.setattr(body_reader, "UNAUTHENTICATED_BYTES_PER_SECOND", 1000)
     configured = settings(body_timeout=20, body_limit=100_000)
 
     async def trickling(bytes_at_a_time: int) -> AsyncIterator[bytes]:

@@ -86,6 +86,11 @@ def no_room() -> Refused:
     return Refused(503, "Too busy", detail, headers, result="busy")
 
 
+def too_large(limit: int) -> Refused:
+    detail = f"A body may have {limit} bytes at most."
+    return Refused(413, "Body too large", detail, (("connection", "close"), ABORT_MESSAGE))
+
+
 def length_required() -> Refused:
     # By its headers such a request has no body: what its sender sent as one would be lost.
     detail = "Declare the body with Content-Length, or send it chunked."

@@ -5,8 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache, partial
-from time import monotonic
+from functools import cache
 from typing import Protocol, assert_never
 
 import orjson
@@ -16,24 +15,23 @@ from prometheus_client import Counter
 
 from schemas.trace_context import context_headers
 from worker.amqp.channel import Message
-from worker.amqp.timeouts import TimeoutGroup
 from worker.config import ignored_types as ignored
 from worker.config.gateway import Gateway
 from worker.config.settings import Settings
-from worker.ingest.body_memory import BodyMemory, Held, NoRoom
+from worker.ingest.body_memory import BodyMemory, NoRoom
+from worker.ingest.body_reader import BodyReader
 from worker.ingest.event_sink import NotStored
 from worker.ingest.exchange import (
     ABORT_MESSAGE,
     CHALLENGE,
     RETRY_AFTER_SECONDS,
-    BodyIncomplete,
     Refused,
     Request,
     Response,
-    incomplete,
     length_required,
     no_room,
     not_allowed,
+    too_large,
     unauthorized,
 )
 from worker.ingest.log_limit import REFUSAL_LOG_SECONDS, UNKNOWN_PATH_LOG_SECONDS, LogLimit
@@ -55,12 +53,6 @@ log = structlog.get_logger(__name__)
 # The maximum length of a foreign text in a log line.
 LONGEST_LOGGED = 200
 
-# A body whose sender has no valid secret in the headers must be complete within UNAUTHENTICATED_SECONDS, and
-# after the first seconds arrive at least at this rate.
-UNAUTHENTICATED_FIRST_SECONDS = 3.0
-UNAUTHENTICATED_BYTES_PER_SECOND = 1024
-UNAUTHENTICATED_SECONDS = 5.0
-
 WEBHOOKS = "/webhooks"
 PROBES = ("/livez", "/readyz", "/openapi.json")
 # Instead of the path, for a request without the prefix.
@@ -70,9 +62,6 @@ PLAIN_TEXT = "text/plain"
 
 # Bytes of a body beyond which a thread works on it, so that other requests do not wait for that.
 LARGE_BODY = 32 * 1024
-
-# A deadline is noticed at most this late.
-CHECK_SECONDS = 0.25
 
 
 class Stores(Protocol):
@@ -92,8 +81,8 @@ class Ingest:
     _encryptor: MultiFernet | None = field(init=False)
     _openapi: bytes = field(init=False)
     _ignored: re.Pattern[str] = field(init=False)
-    _deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(CHECK_SECONDS))
     _bodies: BodyMemory = field(init=False)
+    _reader: BodyReader = field(init=False)
     # Several threads at once would slow down the event loop, and together be no faster.
     _one_large_body: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     _unknown_paths: LogLimit = field(default_factory=lambda: LogLimit(UNKNOWN_PATH_LOG_SECONDS))
@@ -103,7 +92,9 @@ class Ingest:
         self._encryptor = self.settings.encryptor
         self._openapi = openapi_document(self.settings)
         self._ignored = ignored.compiled(self.settings.ignored_types)
-        self._bodies = BodyMemory.for_bodies_of(self.settings.body_limit)
+        limit = self.settings.body_limit
+        self._bodies = BodyMemory.for_bodies_of(limit)
+        self._reader = BodyReader(limit, self.settings.body_timeout, self._bodies)
 
     async def handle(self, request: Request) -> Response:
         """Answer any request; what is refused is counted."""
@@ -206,7 +197,7 @@ class Ingest:
             request.authenticated()
         with self._bodies.holding() as held:
             try:
-                raw = await self._read(request, held, has_secret=secret is not None)
+                raw = await self._reader.read(request, held, has_secret=secret is not None)
                 if gateway is not None and claims is not None:
                     await self._verify(marketplace, gateway, claims, raw, request.headers)
                 body = self._decoded(raw, request)
@@ -317,7 +308,7 @@ class Ingest:
         if not (declared.isascii() and declared.isdecimal()):
             raise Refused(400, "No length", "Content-Length must be a number of bytes.")
         if len(declared) > 18 or int(declared) > self.settings.body_limit:
-            raise self._too_large()
+            raise too_large(self.settings.body_limit)
         return secret
 
     async def _verify(
@@ -342,59 +333,11 @@ class Ingest:
         age = "older" if outcome.position else "newest"
         _counter(metrics.GATEWAY_SECRET_USED, marketplace.name, age).inc()
 
-    async def _read(self, request: Request, held: Held, *, has_secret: bool) -> bytes:
-        """Raises: NoRoom."""
-        chunks: list[bytes] = []
-        began = monotonic()
-        timeout = self._deadlines.timeout(self._body_seconds(0, has_secret))
-        if not has_secret:
-            held.break_off = partial(self._deadlines.expire_now, timeout)
-        try:
-            async with timeout:
-                async for chunk in request.body:
-                    size = held.size + len(chunk)
-                    if size > self.settings.body_limit:
-                        raise self._too_large()
-                    self._bodies.resize(held, size)
-                    chunks.append(chunk)
-                    left = self._body_seconds(size, has_secret) - (monotonic() - began)
-                    self._deadlines.postpone(timeout, left)
-        except BodyIncomplete:
-            raise incomplete() from None
-        except TimeoutError:
-            if held.was_broken_off:
-                raise NoRoom from None
-            raise self._too_slow(has_secret) from None
-        finally:
-            held.break_off = None
-            self._deadlines.forget(timeout)
-        if held.was_broken_off:
-            raise NoRoom
-        if held.size < int(request.headers.get("content-length", "0")):
-            raise incomplete()
-        return b"".join(chunks)
-
-    def _body_seconds(self, size: int, has_secret: bool) -> float:
-        """The seconds within which so many bytes of a body, or all of it, must have arrived."""
-        if has_secret:
-            return self.settings.body_timeout
-        at_that_rate = UNAUTHENTICATED_FIRST_SECONDS + size / UNAUTHENTICATED_BYTES_PER_SECOND
-        return min(self.settings.body_timeout, UNAUTHENTICATED_SECONDS, at_that_rate)
-
-    def _too_slow(self, has_secret: bool) -> Refused:
-        seconds = self.settings.body_timeout
-        rate = ""
-        if not has_secret:
-            seconds = min(seconds, UNAUTHENTICATED_SECONDS)
-            rate = f", and at {UNAUTHENTICATED_BYTES_PER_SECOND} bytes a second or faster"
-        detail = f"The body must arrive within {seconds:g} seconds{rate}."
-        return Refused(408, "Body too slow", detail, (("connection", "close"),))
-
     def _decoded(self, body: bytes, request: Request) -> bytes:
         try:
             return decoded(body, request.headers.get("content-encoding", ""), self.settings.body_limit)
         except TooLarge:
-            raise self._too_large() from None
+            raise too_large(self.settings.body_limit) from None
         except NotDecoded:
             raise Refused(
                 415,
@@ -402,14 +345,6 @@ class Ingest:
                 "The body is neither JSON nor what Content-Encoding says: send JSON, plain, gzip or deflate.",
                 (("accept-encoding", "gzip, deflate"),),
             ) from None
-
-    def _too_large(self) -> Refused:
-        return Refused(
-            413,
-            "Body too large",
-            f"A body may have {self.settings.body_limit} bytes at most.",
-            (("connection", "close"), ABORT_MESSAGE),
-        )
 
     async def _store(
         self, accepted: Accepted, headers: Mapping[str, str], trace: RequestTrace | None
