@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from worker.console.snapshot import REFUSAL_SERIES, Snapshot
-from worker.tools.ops_ports import Labels, NoAnswer, Process
+from worker.tools.ops_ports import Labels
 
 RECEIVED, GATEWAY, HTTP, UNKNOWN_PATHS, CONNECTIONS = REFUSAL_SERIES
 
@@ -56,9 +56,7 @@ class Increases:
     def add(self, snapshot: Snapshot) -> None:
         self.since = self.since or snapshot.at
         grown: Counter[Key] = Counter()
-        for process in snapshot.processes:
-            if isinstance(process, NoAnswer):
-                continue
+        for process in snapshot.answering:
             counters = {key: value for key, value in process.series.items() if key[0] in REFUSAL_SERIES}
             if process.address in self._last:
                 _, before = self._last[process.address]
@@ -121,11 +119,7 @@ class Refusals:
 
 
 def refusals(snapshot: Snapshot, increases: Increases) -> Refusals:
-    ingests = [
-        process
-        for process in snapshot.processes
-        if isinstance(process, Process) and process.total(RECEIVED) is not None
-    ]
+    ingests = [process for process in snapshot.answering if process.total(RECEIVED) is not None]
     totals: Counter[Key] = Counter()
     for process in ingests:
         for key, value in process.series.items():
@@ -138,11 +132,7 @@ def refusals(snapshot: Snapshot, increases: Increases) -> Refusals:
         at=snapshot.at,
         since=None if since is None else max(since, snapshot.at - HOUR),
         ingests=tuple(process.address for process in ingests),
-        no_answer=tuple(
-            f"{process.address}: {process.reason}"
-            for process in snapshot.processes
-            if isinstance(process, NoAnswer)
-        ),
+        no_answer=tuple(f"{process.address}: {process.reason}" for process in snapshot.silent),
         marketplaces=tuple(_marketplace(name, totals, recent) for name in marketplaces) if ingests else None,
         door=tuple(_door(totals, recent)) if ingests else None,
     )
