@@ -34,7 +34,7 @@ from worker.console.poller import NoSnapshot
 from worker.console.rendering import STATIC, Renderer
 from worker.console.routes import ACTIONS, EXPORTS, SCREENS
 from worker.console.sessions import Notice, Session
-from worker.observability.errors import StockhookError, safe_summary
+from worker.observability.errors import StockhookError, reason_of
 from worker.observability.inert_text import json_text
 from worker.postgres.errors import PostgresError, QueryCanceledError
 
@@ -336,7 +336,7 @@ class _Pages:
 
     async def unavailable(self, request: Request, error: Exception) -> Response:
         """The broker or the database, or what else a screen works with."""
-        reason = error.sentence if isinstance(error, StockhookError) else safe_summary(error)
+        reason = reason_of(error)
         log.warning("console.unavailable", path=request.scope["path"], reason=reason)
         sentence = TOO_SLOW if isinstance(error, QueryCanceledError) else reason
         return self._error(request, 503, sentence, {"Retry-After": "5"})
