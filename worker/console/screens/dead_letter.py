@@ -92,7 +92,7 @@ async def view(console: Console, parameters: Parameters) -> DeadLetterScreen:
     """Raises: NotThere."""
     letter = await letter_at(console, parameters)
     async with console.database.connection() as connection:
-        actions = [dict(row) for row in await connection.fetch(store.ACTIONS, letter.dead_letter_id)]
+        actions = await store.history(connection, letter.dead_letter_id)
         back = [
             row["dead_letter_id"] for row in await connection.fetch(store.CAME_BACK, letter.dead_letter_id)
         ]
