@@ -67,10 +67,7 @@ async def repair(console: Console, request: Request) -> Done:
         proposal = repair_of(editing.readable(letter, encryptor))
         if proposal is None:
             raise Refused(409, f"No repair is known for the body of dead letter {letter.dead_letter_id}.")
-        edits = "; ".join(proposal.edits)
-        await change.change(
-            console.database, letter, proposal.body, encryptor, Action.REPAIRED, request.user.name, edits
-        )
+        await change.accept_repair(console.database, letter, proposal, encryptor, request.user.name)
     except (CommandRefused, NoUsableKey) as error:
         raise _refused(letter, error) from error
     return Done(f"Dead letter {letter.dead_letter_id} was repaired. The original body is stored, too.")
