@@ -15,7 +15,8 @@ from worker.amqp.errors import BrokerUnavailable, Unroutable
 from worker.config.settings import Settings
 from worker.dead_letters import bulk_jobs, store
 from worker.dead_letters.bulk_jobs import MOST_LISTED, Job, JobLost, JobState, Kind
-from worker.dead_letters.replay import AnotherRuns, Journal, Replay, Tally, exclusive, outcome_of
+from worker.dead_letters.dry_run import outcome_of
+from worker.dead_letters.replay import AnotherRuns, Journal, Replay, Tally, exclusive
 from worker.observability.backoff import repeat_until_stopping, sleep_unless_stopping
 from worker.observability.errors import reason_of, safe_summary
 from worker.observability.failpoints import failpoint
