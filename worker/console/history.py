@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from consumers.registry import FAMILIES
+from worker.console.charts import Charts, condensed
 from worker.console.contract import Console, Parameters
-from worker.console.pipeline import Charts, condensed
 from worker.console.sentences import as_sentence
 from worker.tools.prometheus import PrometheusUnavailable, Span, query_range
 

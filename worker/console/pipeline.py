@@ -1,14 +1,14 @@
 """What the screens show of the pipeline, from snapshots alone: no I/O and no clock."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import pairwise
 
 from consumers.registry import FAMILIES
 from worker.amqp.queue_set import QueueSet, RetryQueue
 from worker.amqp.topology import QUARANTINE
+from worker.console.charts import Point
 from worker.console.snapshot import Snapshot
 from worker.dead_letters.message import QUARANTINE_ORIGIN
 from worker.tools.audit import Audit, size
@@ -19,9 +19,6 @@ BEHIND_SECONDS = 30.0
 
 # Rates are averages over this time at most, so that they do not jump.
 RATE_WINDOW = timedelta(seconds=10)
-
-HISTORY = timedelta(hours=1)
-HISTORY_STEP = timedelta(seconds=15)
 
 
 class State(StrEnum):
@@ -113,23 +110,6 @@ class PipelineView:
     totals: Totals
     losses: Losses | None
     audited_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One point of a family's history."""
-
-    at: datetime
-    queued: int | None
-    applied_per_second: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Charts:
-    """Of each family: waiting events, and events applied per second, the oldest first."""
-
-    waiting: dict[str, list[float | None]]
-    applied: dict[str, list[float | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,32 +369,6 @@ def _buckets(name: str, snapshot: Snapshot) -> dict[float, float]:
                 bound = float(given["le"])
                 counts[bound] = counts.get(bound, 0.0) + value
     return counts
-
-
-def charts(history: Mapping[str, Iterable[Point]], number: int) -> Charts:
-    """Of the last hour, with this many points each."""
-    known = {family: tuple(points) for family, points in history.items()}
-    return Charts(
-        {family: condensed(hour([one.queued for one in known[family]]), number) for family in known},
-        {
-            family: condensed(hour([one.applied_per_second for one in known[family]]), number)
-            for family in known
-        },
-    )
-
-
-def hour(points: Sequence[float | None]) -> list[float | None]:
-    """A value for each step of the last hour: those before the first point are unknown."""
-    return [None] * (HISTORY // HISTORY_STEP - len(points)) + list(points)
-
-
-def condensed(points: Sequence[float | None], number: int) -> list[float | None]:
-    """Fewer points: the maximum of each part of the same length, so that no peak is lost."""
-    if len(points) <= number:
-        return list(points)
-    edges = [round(index * len(points) / number) for index in range(number + 1)]
-    parts = (points[start:end] for start, end in pairwise(edges))
-    return [max((value for value in part if value is not None), default=None) for part in parts]
 
 
 def _is_ingest(process: Process) -> bool:
