@@ -2,12 +2,14 @@
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
-from tests.browser.conftest import Open, watched_page
+from tests.browser.conftest import Open, Watched, watched_page
 from tests.support.busy_system import BusySystem
 from tests.support.chromium import sign_in_page
 from tests.support.console import console
@@ -59,6 +61,21 @@ async def is_live(page: Page) -> None:
     await page.get_by_text("Live", exact=True).wait_for()
 
 
+@asynccontextmanager
+async def two_live_pages(
+    system: BusySystem, signed_in_page: Open
+) -> AsyncIterator[tuple[Watched, Watched, str]]:
+    """Two pages that are live, and the number that both show."""
+    async with signed_in_page() as one, signed_in_page() as other:
+        for watched in (one, other):
+            await watched.open("/overview")
+            await is_live(watched.page)
+        shown = await send_one(system)
+        for watched in (one, other):
+            await expect(queued(watched.page)).to_have_text(shown, timeout=15_000)
+        yield one, other, shown
+
+
 async def test_numbers_change_without_a_reload_or_a_jump(system: BusySystem, signed_in_page: Open) -> None:
     async with signed_in_page() as watched:
         await watched.open("/overview")
@@ -91,13 +108,7 @@ async def test_a_page_is_live_although_a_script_arrives_late(
 async def test_the_pause_button_stops_and_continues_the_numbers(
     system: BusySystem, signed_in_page: Open
 ) -> None:
-    async with signed_in_page() as paused, signed_in_page() as witness:
-        for watched in (paused, witness):
-            await watched.open("/overview")
-            await is_live(watched.page)
-        first = await send_one(system)
-        for watched in (paused, witness):
-            await expect(queued(watched.page)).to_have_text(first, timeout=15_000)
+    async with two_live_pages(system, signed_in_page) as (paused, witness, first):
         await paused.page.get_by_role("button", name="Pause updates").click()
         await paused.page.get_by_text("Paused", exact=True).wait_for()
         # Two rounds: what was under way when the button was pressed has arrived after the first.
@@ -114,13 +125,7 @@ async def test_the_pause_button_stops_and_continues_the_numbers(
 async def test_a_hidden_page_receives_nothing_until_it_is_shown(
     system: BusySystem, signed_in_page: Open
 ) -> None:
-    async with signed_in_page() as hidden, signed_in_page() as witness:
-        for watched in (hidden, witness):
-            await watched.open("/overview")
-            await is_live(watched.page)
-        before = await send_one(system)
-        for watched in (hidden, witness):
-            await expect(queued(watched.page)).to_have_text(before, timeout=15_000)
+    async with two_live_pages(system, signed_in_page) as (hidden, witness, before):
         await hidden.page.evaluate(HIDE, True)
         for _ in range(2):
             latest = await send_one(system)

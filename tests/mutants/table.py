@@ -125,7 +125,7 @@ TABLE = (
     ),
     Mutant(
         "a replay continues the trace of its first publish",
-        "worker/dead_letters/replay.py",
+        "worker/dead_letters/replay_message.py",
         '            "traceparent": None,\n',
         "",
         "tests/unit/test_replay.py::test_a_replay_leaves_its_trace_and_names_the_first_one",

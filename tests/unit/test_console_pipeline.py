@@ -9,15 +9,14 @@ from prometheus_client import generate_latest
 from tests.support.stack import delays
 from worker.amqp.channel import QueueDepth
 from worker.change_feed.backlog import Feed
+from worker.console.charts import condensed, hour
 from worker.console.pipeline import (
     BEHIND_SECONDS,
     FamilyView,
     Observed,
     PipelineView,
     State,
-    condensed,
     event_age_quantiles,
-    hour,
     pipeline,
 )
 from worker.console.snapshot import SERIES, Snapshot, Stored

@@ -14,7 +14,7 @@ from tests.support.events import body, part_changed
 from worker.amqp.channel import Message
 from worker.amqp.tap import Delivery
 from worker.dead_letters.message import QUARANTINE_ORIGIN, read_letter
-from worker.dead_letters.replay import Ready, Unready, prepare
+from worker.dead_letters.replay_message import Ready, Unready, prepare
 from worker.dead_letters.store import StoredLetter, provenance_of
 from worker.intake.intake import accept, accept_again
 from worker.pipeline.decode import Decoded, InvalidDelivery, decode

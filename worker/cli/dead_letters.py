@@ -20,7 +20,7 @@ from worker.config.settings import Settings
 from worker.dead_letters import edit as editing
 from worker.dead_letters import store
 from worker.dead_letters.audit_trail import note_revealed, who
-from worker.dead_letters.change import change, in_editor, require_waiting
+from worker.dead_letters.change import accept_repair, change, in_editor, require_waiting
 from worker.dead_letters.change import discard as discard_letters
 from worker.dead_letters.json_repair import fault, repair
 from worker.dead_letters.plaintext import remove_leftovers
@@ -97,7 +97,7 @@ async def _show(settings: Settings, dead_letter_id: int, reveal: bool, json: boo
         if reveal:
             await note_revealed(database, dead_letter_id, who(), None)
         async with database.connection() as connection:
-            history = [dict(action) for action in await connection.fetch(store.ACTIONS, dead_letter_id)]
+            history = await store.history(connection, dead_letter_id)
     if json:
         repairs = list(proposal.edits) if proposal else []
         print_json({**screen.as_json(letter), "repair": repairs, "history": history, "body": body})
@@ -136,8 +136,7 @@ async def _repair(settings: Settings, dead_letter_id: int, accept: bool, json: b
         if proposal is None:
             raise CommandRefused(f"no repair is known for this body: {_state_of(body)}")
         if accept:
-            edits = "; ".join(proposal.edits)
-            await change(database, letter, proposal.body, settings.encryptor, Action.REPAIRED, who(), edits)
+            await accept_repair(database, letter, proposal, settings.encryptor, who())
     if json:
         print_json({"dead_letter_id": dead_letter_id, "edits": proposal.edits, "accepted": accept})
         return

@@ -11,6 +11,7 @@ from worker.cli.terminal import console, say
 from worker.config.settings import Settings
 from worker.dead_letters import replay, store
 from worker.dead_letters.audit_trail import who
+from worker.dead_letters.dry_run import outcome_of
 from worker.dead_letters.refusal import CommandRefused
 from worker.dead_letters.store import Selection
 from worker.observability.exit_codes import FAILED
@@ -28,7 +29,7 @@ async def print_dry_run(settings: Settings, selection: Selection, json: bool) ->
                 break
             after = letters[-1].dead_letter_id
             for letter in letters:
-                would_be = await replay.outcome_of(database, letter, settings.encryptor, settings.tolerance)
+                would_be = await outcome_of(database, letter, settings.encryptor, settings.tolerance)
                 rows.append(
                     {
                         "dead_letter_id": letter.dead_letter_id,

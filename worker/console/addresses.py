@@ -1,7 +1,8 @@
 """Addresses that hold foreign text."""
 
 import re
-from urllib.parse import quote, unquote_to_bytes
+from collections.abc import Mapping
+from urllib.parse import quote, unquote_to_bytes, urlencode
 
 _ESCAPE = re.compile("~([0-9A-F]{2})")
 
@@ -24,6 +25,12 @@ def entity_in(segment: str) -> str:
     """
     percented = _ESCAPE.sub(r"%\1", segment.replace("%", "%25"))
     return unquote_to_bytes(percented).decode()
+
+
+def with_query(path: str, parameters: Mapping[str, str | None]) -> str:
+    """The address with those parameters that have a value."""
+    query = urlencode({name: value for name, value in parameters.items() if value})
+    return f"{path}?{query}" if query else path
 
 
 def letter_path(dead_letter_id: int) -> str:

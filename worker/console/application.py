@@ -1,4 +1,4 @@
-"""The web application: the routes of the table, guarded, and their pages, JSON and streams."""
+"""The web application: the routes of the table, guarded, and what they answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -30,11 +30,12 @@ from worker.console.access import (
 )
 from worker.console.boundary import Boundary
 from worker.console.contract import Action, Console, Done, Elsewhere, Export, NotThere, Screen, Shown
+from worker.console.live import LiveRegions
 from worker.console.poller import NoSnapshot
 from worker.console.rendering import STATIC, Renderer
 from worker.console.routes import ACTIONS, EXPORTS, SCREENS
 from worker.console.sessions import Notice, Session
-from worker.observability.errors import StockhookError, safe_summary
+from worker.observability.errors import StockhookError, reason_of
 from worker.observability.inert_text import json_text
 from worker.postgres.errors import PostgresError, QueryCanceledError
 
@@ -44,9 +45,6 @@ HOME = SCREENS[0].path
 
 # The query that requests the stream of a live screen.
 LIVE = "live"
-
-# Streams that are open at the same time. Browsers close those of hidden pages.
-MOST_STREAMS = 200
 
 TOO_SLOW = "The database took too long for this: narrow it, or repeat it later."
 
@@ -113,22 +111,13 @@ class _Static(StaticFiles):
 
 
 @dataclass(slots=True)
-class _Region:
-    """The live region of one screen, for all viewers with the same roles."""
-
-    number: int
-    event: "asyncio.Task[bytes]"
-
-
-@dataclass(slots=True)
 class _Pages:
     console: Console
     access: Access
     screens: tuple[Screen, ...]
     stopping: asyncio.Event
     _renderer: Renderer = field(init=False)
-    _regions: dict[object, _Region] = field(default_factory=dict)
-    _streams: int = 0
+    _live: LiveRegions = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.console.settings
@@ -139,6 +128,7 @@ class _Pages:
             "gateway_event": settings.console_gateway_event_url,
         }
         self._renderer = Renderer(settings.console_base_path, elsewhere)
+        self._live = LiveRegions(self.console, self.access, self._renderer, self.stopping)
 
     # Guards
 
@@ -177,7 +167,7 @@ class _Pages:
 
     async def show(self, screen: Screen, request: Request, session: Session) -> Response:
         if screen.is_live and LIVE in request.query_params:
-            return self._stream(screen, request, session)
+            return self._live.stream(screen, _parameters(request), request, session)
         view = await screen.view(self.console, _parameters(request))
         if isinstance(view, Elsewhere):
             return self._redirect(view.path)
@@ -212,53 +202,6 @@ class _Pages:
             media_type=export.media_type,
             headers={"Content-Disposition": f'attachment; filename="stockhook-{name}"'},
         )
-
-    def _stream(self, screen: Screen, request: Request, session: Session) -> Response:
-        if self._streams >= MOST_STREAMS:
-            raise Refused(503, "Too many pages are open: this one does not update itself.")
-        return StreamingResponse(
-            self._events(screen, request, session), media_type="text/event-stream", headers=_UNBUFFERED
-        )
-
-    async def _events(self, screen: Screen, request: Request, session: Session) -> AsyncIterator[bytes]:
-        """The live region after each snapshot, while the session lasts."""
-        poller = self.console.poller
-        self._streams += 1
-        try:
-            async with poller.watching():
-                number, shown = 0, b""
-                while True:
-                    number = await poller.next(number)
-                    if self.stopping.is_set() or not self.access.is_alive(session, request):
-                        return
-                    try:
-                        event = await self._region(screen, _parameters(request), session.user.roles, number)
-                    except NotThere:
-                        return
-                    except (NoSnapshot, StockhookError, PostgresError):
-                        event = shown
-                    # A comment shows that the connection works.
-                    yield event if event != shown else b": unchanged\n\n"
-                    shown = event
-        finally:
-            self._streams -= 1
-
-    async def _region(
-        self, screen: Screen, parameters: Mapping[str, str], roles: frozenset[Role], number: int
-    ) -> bytes:
-        """Rendered once per snapshot for all viewers of the same address with the same roles."""
-        key = (screen.path, frozenset(parameters.items()), roles)
-        region = self._regions.get(key)
-        if region is None or region.number != number:
-            self._regions = {other: one for other, one in self._regions.items() if one.number == number}
-            region = _Region(number, asyncio.create_task(self._rendered(screen, parameters, roles)))
-            self._regions[key] = region
-        # A viewer that leaves must not cancel what others wait for.
-        return await asyncio.shield(region.event)
-
-    async def _rendered(self, screen: Screen, parameters: Mapping[str, str], roles: frozenset[Role]) -> bytes:
-        view = await screen.view(self.console, parameters)
-        return _event(self._renderer.region(screen.template, {"view": view, "roles": roles}))
 
     # Actions
 
@@ -336,7 +279,7 @@ class _Pages:
 
     async def unavailable(self, request: Request, error: Exception) -> Response:
         """The broker or the database, or what else a screen works with."""
-        reason = error.sentence if isinstance(error, StockhookError) else safe_summary(error)
+        reason = reason_of(error)
         log.warning("console.unavailable", path=request.scope["path"], reason=reason)
         sentence = TOO_SLOW if isinstance(error, QueryCanceledError) else reason
         return self._error(request, 503, sentence, {"Retry-After": "5"})
@@ -393,9 +336,6 @@ class _Pages:
         return self._renderer.path(path) if below_base else path
 
 
-_UNBUFFERED = {"X-Accel-Buffering": "no"}
-
-
 def _parameters(request: Request) -> dict[str, str]:
     """The query and the parts of the path; these cannot be replaced by the query."""
     return {**_own_query(request), **request.path_params}
@@ -417,11 +357,6 @@ def _local(path: str) -> str:
 
 def _wants_data(request: Request) -> bool:
     return request.scope["path"].endswith(".json") or LIVE in request.query_params
-
-
-def _event(text: str) -> bytes:
-    """As Server-Sent Events have it: each line of the text is one of the message."""
-    return ("".join(f"data: {part}\n" for part in text.split("\n")) + "\n").encode()
 
 
 def _json(status: int, value: object, headers: Mapping[str, str] | None = None) -> Response:

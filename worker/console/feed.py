@@ -1,17 +1,16 @@
 """What a snapshot shows of the change feed and its subscribers over HTTP: no I/O and no clock."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from worker.amqp.channel import QueueDepth
 from worker.amqp.queue_set import QueueSet
 from worker.change_feed.backlog import ChangeCounts
 from worker.config.subscribers import origin_of
-from worker.console.pipeline import RetryStep, troubles
+from worker.console.pipeline import RetryStep, added, retry_step, troubles
 from worker.console.snapshot import Snapshot
-from worker.tools.ops_ports import NoAnswer, Process
+from worker.tools.ops_ports import Process
 
 
 class SubscriberState(StrEnum):
@@ -103,7 +102,7 @@ def feed(snapshot: Snapshot, delays: Sequence[timedelta], configured: Sequence[s
             for one in subscribers
             if one.state is not SubscriberState.NO_QUEUE or one.name in configured or one.posts is not None
         ),
-        silent=tuple(one.address for one in snapshot.processes if isinstance(one, NoAnswer)),
+        silent=tuple(process.address for process in snapshot.silent),
     )
 
 
@@ -119,24 +118,17 @@ def _family(counts: ChangeCounts) -> FamilyChanges:
 
 
 def _subscriber(name: str, snapshot: Snapshot, queues: QueueSet) -> SubscriberView:
-    depths: Mapping[str, QueueDepth | None] = snapshot.queues or {}
-    retries = []
-    for retry in queues.retries:
-        events = _ready(depths.get(retry.name))
-        retries.append(RetryStep(retry.step, events, snapshot.at + retry.delay if events else None))
-    known = [retry.events for retry in retries if retry.events is not None]
-    main, dead = depths.get(queues.main), _ready(depths.get(queues.dead))
-    posts = _posts(name, [one for one in snapshot.processes if isinstance(one, Process)])
-    stored = None if snapshot.stored is None else snapshot.stored.dead_letters.get(queues.origin, 0)
+    retries = tuple(retry_step(retry, snapshot) for retry in queues.retries)
+    posts = _posts(name, snapshot.answering)
     return SubscriberView(
         name=name,
         origin=queues.origin,
         state=_state(queues.main, snapshot, posts),
-        queued=_ready(main),
-        retries=tuple(retries),
-        retrying=sum(known) if len(known) == len(retries) else None,
-        dead=None if dead is None or stored is None else dead + stored,
-        consumers=None if main is None else main.consumers,
+        queued=snapshot.ready(queues.main),
+        retries=retries,
+        retrying=added([retry.events for retry in retries]),
+        dead=snapshot.dead(queues.origin, queues.dead),
+        consumers=snapshot.consumers(queues.main),
         posts=posts,
     )
 
@@ -204,7 +196,3 @@ def _by_status(series: str, name: str, process: Process) -> dict[str, float]:
         if of == series and given.get("subscriber") == name:
             values[given["status"]] = value
     return values
-
-
-def _ready(depth: QueueDepth | None) -> int | None:
-    return None if depth is None else depth.ready

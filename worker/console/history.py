@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from consumers.registry import FAMILIES
+from worker.console.charts import Charts, condensed
 from worker.console.contract import Console, Parameters
-from worker.console.pipeline import Charts, condensed
+from worker.console.sentences import as_sentence
 from worker.tools.prometheus import PrometheusUnavailable, Span, query_range
 
 # Hours, and how a heading names them.
@@ -96,8 +97,7 @@ async def _longer(console: Console, hours: int) -> _Longer:
             query_range(url, APPLIED.format(window=window), span, "family"),
         )
     except PrometheusUnavailable as unavailable:
-        sentence = unavailable.sentence
-        return _Longer({}, {}, f"{sentence[0].upper()}{sentence[1:]}.")
+        return _Longer({}, {}, as_sentence(unavailable.sentence))
     trouble = None
     if not waiting and not applied:
         trouble = (

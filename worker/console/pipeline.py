@@ -1,14 +1,14 @@
 """What the screens show of the pipeline, from snapshots alone: no I/O and no clock."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import pairwise
 
 from consumers.registry import FAMILIES
 from worker.amqp.queue_set import QueueSet, RetryQueue
 from worker.amqp.topology import QUARANTINE
+from worker.console.charts import Point
 from worker.console.snapshot import Snapshot
 from worker.dead_letters.message import QUARANTINE_ORIGIN
 from worker.tools.audit import Audit, size
@@ -19,9 +19,6 @@ BEHIND_SECONDS = 30.0
 
 # Rates are averages over this time at most, so that they do not jump.
 RATE_WINDOW = timedelta(seconds=10)
-
-HISTORY = timedelta(hours=1)
-HISTORY_STEP = timedelta(seconds=15)
 
 
 class State(StrEnum):
@@ -116,23 +113,6 @@ class PipelineView:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """One point of a family's history."""
-
-    at: datetime
-    queued: int | None
-    applied_per_second: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Charts:
-    """Of each family: waiting events, and events applied per second, the oldest first."""
-
-    waiting: dict[str, list[float | None]]
-    applied: dict[str, list[float | None]]
-
-
-@dataclass(frozen=True, slots=True)
 class Observed:
     """What is known beside the newest snapshot: the snapshots before it, and the last two audits."""
 
@@ -151,7 +131,7 @@ def pipeline(snapshot: Snapshot, observed: Observed, delays: Sequence[timedelta]
         troubles=tuple(troubles(snapshot)),
         ingest=_ingest(snapshot, observed),
         families=families,
-        totals=_totals(families, _dead(QUARANTINE_ORIGIN, QUARANTINE, snapshot)),
+        totals=_totals(families, snapshot.dead(QUARANTINE_ORIGIN, QUARANTINE)),
         losses=_total(known) if snapshot.stored is not None else None,
         audited_at=observed.audits[-1][0] if observed.audits else None,
     )
@@ -165,49 +145,41 @@ def _family(
     missing: Mapping[str, int] | None,
 ) -> FamilyView:
     queues = QueueSet.of(name, delays)
-    queued = _ready(snapshot, queues.main)
+    queued = snapshot.ready(queues.main)
     oldest = _oldest(name, queued, snapshot, observed)
     return FamilyView(
         name=name,
         state=_state(name, snapshot, queues, oldest),
         queued=queued,
         in_flight=_whole(_sum(snapshot, "stockhook_in_flight", family=name)),
-        consumers=_consumers(snapshot, queues.main),
+        consumers=snapshot.consumers(queues.main),
         oldest_seconds=oldest,
         applied_per_second=_applied_rate(name, snapshot, _before(snapshot, observed.recent)),
-        retries=tuple(_retry_step(retry, snapshot) for retry in queues.retries),
-        dead=_dead(name, queues.dead, snapshot),
+        retries=tuple(retry_step(retry, snapshot) for retry in queues.retries),
+        dead=snapshot.dead(name, queues.dead),
         losses=_losses(name, snapshot, missing),
         pause=_pause(name, snapshot),
     )
 
 
-def _retry_step(retry: RetryQueue, snapshot: Snapshot) -> RetryStep:
-    events = _ready(snapshot, retry.name)
+def retry_step(retry: RetryQueue, snapshot: Snapshot) -> RetryStep:
+    events = snapshot.ready(retry.name)
     return RetryStep(retry.step, events, snapshot.at + retry.delay if events else None)
-
-
-def _dead(origin: str, queue: str, snapshot: Snapshot) -> int | None:
-    """Dead letters of an origin, in their queue and in the table; None if one of them cannot be read."""
-    queued = _ready(snapshot, queue)
-    if queued is None or snapshot.stored is None:
-        return None
-    return queued + snapshot.stored.dead_letters.get(origin, 0)
 
 
 def _totals(families: Sequence[FamilyView], quarantined: int | None) -> Totals:
     retrying = [step.events for family in families for step in family.retries]
     return Totals(
-        queued=_added([family.queued for family in families]),
-        in_flight=_added([family.in_flight for family in families]),
+        queued=added([family.queued for family in families]),
+        in_flight=added([family.in_flight for family in families]),
         applied_per_second=_added_rates([family.applied_per_second for family in families]),
-        retrying=_added(retrying),
-        dead=_added([quarantined, *(family.dead for family in families)]),
+        retrying=added(retrying),
+        dead=added([quarantined, *(family.dead for family in families)]),
         quarantined=quarantined,
     )
 
 
-def _added(values: Sequence[int | None]) -> int | None:
+def added(values: Sequence[int | None]) -> int | None:
     """None if one is not known: a part is not the whole."""
     return None if None in values else sum(value or 0 for value in values)
 
@@ -217,7 +189,7 @@ def _added_rates(values: Sequence[float | None]) -> float | None:
 
 
 def _state(name: str, snapshot: Snapshot, queues: QueueSet, oldest: float | None) -> State:
-    consumers = _consumers(snapshot, queues.main)
+    consumers = snapshot.consumers(queues.main)
     if consumers is None:
         return State.UNKNOWN
     if _pause(name, snapshot) is not None:
@@ -304,7 +276,7 @@ def _missing(audits: Sequence[tuple[datetime, Audit]]) -> Mapping[str, int] | No
 
 
 def _ingest(snapshot: Snapshot, observed: Observed) -> IngestView | None:
-    ingests = [process for process in _answering(snapshot) if _is_ingest(process)]
+    ingests = [process for process in snapshot.answering if _is_ingest(process)]
     if not ingests:
         return None
     ages = [process.value("stockhook_spool_age_seconds") for process in ingests]
@@ -338,7 +310,7 @@ def point(name: str, snapshot: Snapshot, earlier: Snapshot | None) -> Point:
     """One point of the history: the rate is the average since the earlier snapshot."""
     return Point(
         snapshot.at,
-        _ready(snapshot, QueueSet.of(name, ()).main),
+        snapshot.ready(QueueSet.of(name, ()).main),
         None if earlier is None else _applied_rate(name, snapshot, earlier),
     )
 
@@ -363,9 +335,9 @@ def _received_rate(snapshot: Snapshot, earlier: Snapshot | None) -> float | None
     """Over the processes that answered both times. A counter that fell belongs to a new process."""
     if earlier is None:
         return None
-    before = {process.address: process for process in _answering(earlier)}
+    before = {process.address: process for process in earlier.answering}
     received = 0.0
-    for process in _answering(snapshot):
+    for process in snapshot.answering:
         then = before.get(process.address)
         counts = [one.total("stockhook_received_total") for one in (then, process) if one is not None]
         if len(counts) == 2 and counts[0] is not None and counts[1] is not None:
@@ -390,7 +362,7 @@ def event_age_quantiles(
 
 def _buckets(name: str, snapshot: Snapshot) -> dict[float, float]:
     counts: dict[float, float] = {}
-    for process in _answering(snapshot):
+    for process in snapshot.answering:
         for (series, labels), value in process.series.items():
             given = dict(labels)
             if series == "stockhook_event_age_seconds_bucket" and given.get("family") == name:
@@ -399,56 +371,16 @@ def _buckets(name: str, snapshot: Snapshot) -> dict[float, float]:
     return counts
 
 
-def charts(history: Mapping[str, Iterable[Point]], number: int) -> Charts:
-    """Of the last hour, with this many points each."""
-    known = {family: tuple(points) for family, points in history.items()}
-    return Charts(
-        {family: condensed(hour([one.queued for one in known[family]]), number) for family in known},
-        {
-            family: condensed(hour([one.applied_per_second for one in known[family]]), number)
-            for family in known
-        },
-    )
-
-
-def hour(points: Sequence[float | None]) -> list[float | None]:
-    """A value for each step of the last hour: those before the first point are unknown."""
-    return [None] * (HISTORY // HISTORY_STEP - len(points)) + list(points)
-
-
-def condensed(points: Sequence[float | None], number: int) -> list[float | None]:
-    """Fewer points: the maximum of each part of the same length, so that no peak is lost."""
-    if len(points) <= number:
-        return list(points)
-    edges = [round(index * len(points) / number) for index in range(number + 1)]
-    parts = (points[start:end] for start, end in pairwise(edges))
-    return [max((value for value in part if value is not None), default=None) for part in parts]
-
-
-def _answering(snapshot: Snapshot) -> list[Process]:
-    return [process for process in snapshot.processes if isinstance(process, Process)]
-
-
 def _is_ingest(process: Process) -> bool:
     return process.value("stockhook_spool_open") is not None
 
 
 def _sum(snapshot: Snapshot, name: str, **labels: str) -> float | None:
     """Over all processes that export it; None if none does."""
-    values = [process.total(name, **labels) for process in _answering(snapshot)]
+    values = [process.total(name, **labels) for process in snapshot.answering]
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 
 
 def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
-
-
-def _ready(snapshot: Snapshot, queue: str) -> int | None:
-    depth = None if snapshot.queues is None else snapshot.queues.get(queue)
-    return None if depth is None else depth.ready
-
-
-def _consumers(snapshot: Snapshot, queue: str) -> int | None:
-    depth = None if snapshot.queues is None else snapshot.queues.get(queue)
-    return None if depth is None else depth.consumers

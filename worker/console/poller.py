@@ -12,15 +12,11 @@ from consumers.registry import FAMILIES
 from worker.amqp.connection import Broker
 from worker.amqp.queue_set import main_queue
 from worker.config.settings import Settings
+from worker.console.charts import HISTORY, HISTORY_STEP, Charts, Point, charts
 from worker.console.pipeline import (
-    HISTORY,
-    HISTORY_STEP,
     RATE_WINDOW,
-    Charts,
     Observed,
     PipelineView,
-    Point,
-    charts,
     event_age_quantiles,
     pipeline,
     point,

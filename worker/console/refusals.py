@@ -2,11 +2,11 @@
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from worker.console.snapshot import REFUSAL_SERIES, Snapshot
-from worker.tools.ops_ports import Labels, NoAnswer, Process
+from worker.tools.ops_ports import Labels
 
 RECEIVED, GATEWAY, HTTP, UNKNOWN_PATHS, CONNECTIONS = REFUSAL_SERIES
 
@@ -29,6 +29,8 @@ MEANINGS = {
     "503": "neither the broker nor the spool could store it",
     "busy": "503: too many bodies were in memory",
 }
+
+SIGNATURE_MEANINGS = {"absent": "accepted without a signature"}
 
 CONNECTION_MEANINGS = {
     "address": "too many from one address",
@@ -56,9 +58,7 @@ class Increases:
     def add(self, snapshot: Snapshot) -> None:
         self.since = self.since or snapshot.at
         grown: Counter[Key] = Counter()
-        for process in snapshot.processes:
-            if isinstance(process, NoAnswer):
-                continue
+        for process in snapshot.answering:
             counters = {key: value for key, value in process.series.items() if key[0] in REFUSAL_SERIES}
             if process.address in self._last:
                 _, before = self._last[process.address]
@@ -91,7 +91,7 @@ class Count:
     meaning: str
     total: int
     recent: int
-    share: float | None
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +121,7 @@ class Refusals:
 
 
 def refusals(snapshot: Snapshot, increases: Increases) -> Refusals:
-    ingests = [
-        process
-        for process in snapshot.processes
-        if isinstance(process, Process) and process.total(RECEIVED) is not None
-    ]
+    ingests = [process for process in snapshot.answering if process.total(RECEIVED) is not None]
     totals: Counter[Key] = Counter()
     for process in ingests:
         for key, value in process.series.items():
@@ -138,11 +134,7 @@ def refusals(snapshot: Snapshot, increases: Increases) -> Refusals:
         at=snapshot.at,
         since=None if since is None else max(since, snapshot.at - HOUR),
         ingests=tuple(process.address for process in ingests),
-        no_answer=tuple(
-            f"{process.address}: {process.reason}"
-            for process in snapshot.processes
-            if isinstance(process, NoAnswer)
-        ),
+        no_answer=tuple(f"{process.address}: {process.reason}" for process in snapshot.silent),
         marketplaces=tuple(_marketplace(name, totals, recent) for name in marketplaces) if ingests else None,
         door=tuple(_door(totals, recent)) if ingests else None,
     )
@@ -160,27 +152,11 @@ def _marketplace(name: str, totals: Mapping[Key, float], recent: Mapping[Key, fl
         taken=sum(int(by_result.get(result, 0)) for result in TAKEN),
         taken_recently=sum(int(recently.get(result, 0)) for result in TAKEN),
         refusals=tuple(
-            Count(
-                result,
-                MEANINGS.get(result, ""),
-                int(total),
-                int(recently.get(result, 0)),
-                recently.get(result, 0) / requests if requests else None,
-            )
-            for result, total in sorted(by_result.items())
-            if result not in TAKEN and total
+            replace(count, share=recently.get(count.name, 0) / requests if requests else None)
+            for count in _counts(by_result, recently, MEANINGS)
+            if count.name not in TAKEN
         ),
-        signatures=tuple(
-            Count(
-                reason,
-                "accepted without a signature" if reason == "absent" else "",
-                int(total),
-                int(signatures_recently.get(reason, 0)),
-                None,
-            )
-            for reason, total in sorted(signatures.items())
-            if total
-        ),
+        signatures=tuple(_counts(signatures, signatures_recently, SIGNATURE_MEANINGS)),
     )
 
 
@@ -190,16 +166,21 @@ def _door(totals: Mapping[Key, float], recent: Mapping[Key, float]) -> Iterator[
         (CONNECTIONS, "reason", "connection: {}", CONNECTION_MEANINGS),
     )
     for series, label, name, meanings in kinds:
-        counts, recently = _by_label(totals, series, label), _by_label(recent, series, label)
-        for value, total in sorted(counts.items()):
-            if total:
-                yield Count(
-                    name.format(value), meanings.get(value, ""), int(total), int(recently.get(value, 0)), None
-                )
+        counts = _counts(_by_label(totals, series, label), _by_label(recent, series, label), meanings)
+        yield from (replace(count, name=name.format(count.name)) for count in counts)
     key = UNKNOWN_PATHS, frozenset[tuple[str, str]]()
     if total := totals.get(key, 0):
         meaning_of_path = "a path under /webhooks that belongs to no marketplace"
-        yield Count("unknown path", meaning_of_path, int(total), int(recent.get(key, 0)), None)
+        yield Count("unknown path", meaning_of_path, int(total), int(recent.get(key, 0)))
+
+
+def _counts(
+    totals: Mapping[str, float], recently: Mapping[str, float], meanings: Mapping[str, str]
+) -> Iterator[Count]:
+    """Of what has happened, by its name."""
+    for name, total in sorted(totals.items()):
+        if total:
+            yield Count(name, meanings.get(name, ""), int(total), int(recently.get(name, 0)))
 
 
 def _by_label(

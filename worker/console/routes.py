@@ -4,6 +4,8 @@ This table is the only place that grants access: the application makes the route
 the sign-in page, the static files and `/livez`.
 """
 
+from functools import partial
+
 from worker.config.console_accounts import Role
 from worker.console.contract import Action, Export, Screen
 from worker.console.screens import (
@@ -22,6 +24,7 @@ from worker.console.screens import (
     search,
 )
 from worker.console.screens import dead_letter_actions as letter
+from worker.tools.asyncapi.documents import DOCUMENTS
 
 SCREENS: tuple[Screen, ...] = (
     Screen("/overview", Role.READER, "overview.html", overview.view, label="Overview", is_live=True),
@@ -70,7 +73,9 @@ ACTIONS: tuple[Action, ...] = (
 )
 
 EXPORTS: tuple[Export, ...] = (
-    Export("/asyncapi/changes.json", Role.READER, "application/json", asyncapi.changes),
-    Export("/asyncapi/topology.json", Role.READER, "application/json", asyncapi.topology),
+    *(
+        Export(f"/asyncapi/{name}.json", Role.READER, "application/json", partial(asyncapi.document, name))
+        for name in DOCUMENTS
+    ),
     Export("/audit-trail.csv", Role.READER, "text/csv; charset=utf-8", audit_trail.lines),
 )

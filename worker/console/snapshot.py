@@ -80,6 +80,34 @@ class Snapshot:
     database_trouble: str | None = None
     subscribers: Sequence[str] = ()
 
+    @property
+    def answering(self) -> list[Process]:
+        return [process for process in self.processes if isinstance(process, Process)]
+
+    @property
+    def silent(self) -> list[NoAnswer]:
+        return [process for process in self.processes if isinstance(process, NoAnswer)]
+
+    def ready(self, queue: str) -> int | None:
+        """Messages that wait in a queue; None if the queue is missing or could not be read."""
+        depth = self._depth(queue)
+        return None if depth is None else depth.ready
+
+    def consumers(self, queue: str) -> int | None:
+        """None if the queue is missing or could not be read."""
+        depth = self._depth(queue)
+        return None if depth is None else depth.consumers
+
+    def dead(self, origin: str, queue: str) -> int | None:
+        """Dead letters of an origin, in their queue and in the table; None if one of them cannot be read."""
+        queued = self.ready(queue)
+        if queued is None or self.stored is None:
+            return None
+        return queued + self.stored.dead_letters.get(origin, 0)
+
+    def _depth(self, queue: str) -> QueueDepth | None:
+        return None if self.queues is None else self.queues.get(queue)
+
 
 class SnapshotReader:
     """Takes snapshots over one connection to the broker, which it opens again after a failure."""

@@ -10,6 +10,7 @@ from cryptography.fernet import MultiFernet
 
 from worker.dead_letters import edit as editing
 from worker.dead_letters import store
+from worker.dead_letters.json_repair import Repair
 from worker.dead_letters.plaintext import private_folder, signals_as_exits
 from worker.dead_letters.refusal import CommandRefused
 from worker.dead_letters.store import Action, State, StoredLetter
@@ -90,6 +91,18 @@ async def change(
         if not changed:
             raise CommandRefused("it was changed in the meantime")
         await store.note(connection, [letter.dead_letter_id], who, action, reason)
+
+
+async def accept_repair(
+    database: Database, letter: StoredLetter, proposal: Repair, encryptor: MultiFernet | None, who: str
+) -> None:
+    """Store the repaired body. The letter's history has the edits as the reason.
+
+    Raises:
+        CommandRefused
+    """
+    edits = "; ".join(proposal.edits)
+    await change(database, letter, proposal.body, encryptor, Action.REPAIRED, who, edits)
 
 
 async def discard(database: Database, ids: Sequence[int], who: str, reason: str) -> list[int]:

@@ -15,9 +15,10 @@ from worker.amqp.errors import BrokerUnavailable, Unroutable
 from worker.config.settings import Settings
 from worker.dead_letters import bulk_jobs, store
 from worker.dead_letters.bulk_jobs import MOST_LISTED, Job, JobLost, JobState, Kind
-from worker.dead_letters.replay import AnotherRuns, Journal, Replay, Tally, exclusive, outcome_of
+from worker.dead_letters.dry_run import outcome_of
+from worker.dead_letters.replay import AnotherRuns, Journal, Replay, Tally, exclusive
 from worker.observability.backoff import repeat_until_stopping, sleep_unless_stopping
-from worker.observability.errors import StockhookError, safe_summary
+from worker.observability.errors import reason_of, safe_summary
 from worker.observability.failpoints import failpoint
 from worker.postgres.locks import AdvisoryLock
 from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
@@ -90,7 +91,7 @@ class JobRunner:
 
     def _warn(self, error: Exception) -> None:
         # It is repeated often: the same failure is logged once.
-        reason = error.sentence if isinstance(error, StockhookError) else safe_summary(error)
+        reason = reason_of(error)
         if reason != self._last_failure:
             log.warning("job.interrupted", reason=reason)
         self._last_failure = reason

@@ -54,19 +54,21 @@ WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY($1))
     AND ($11::bigint IS NULL OR dead_letter_id <= $11)
 """
 
-SELECT_LETTERS = (
-    """
-SELECT dead_letter_id, origin, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
-    attempts, received_at, first_failed_at, last_failed_at, arrived_at, headers, body, original_body,
-    provenance, evidence, replayed_as, replay_of
-"""
-    + _OF_THE_SELECTION
-    + """
+# From the letter that follows one.
+_PAGE = """
     AND dead_letter_id > $12
 ORDER BY dead_letter_id
 LIMIT $13
 """
-)
+
+# The columns of a StoredLetter.
+_SELECT_LETTER = """
+SELECT dead_letter_id, origin, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
+    attempts, received_at, first_failed_at, last_failed_at, arrived_at, headers, body, original_body,
+    provenance, evidence, replayed_as, replay_of
+"""
+
+SELECT_LETTERS = _SELECT_LETTER + _OF_THE_SELECTION + _PAGE
 
 # Without headers and body.
 SELECT_SUMMARIES = (
@@ -75,45 +77,32 @@ SELECT dead_letter_id, origin, state, provider, type, entity_id, reason, fingerp
     replay_of
 """
     + _OF_THE_SELECTION
-    + """
-    AND dead_letter_id > $12
-ORDER BY dead_letter_id
-LIMIT $13
-"""
+    + _PAGE
 )
 
-SELECT_IDS = (
-    "SELECT dead_letter_id"
-    + _OF_THE_SELECTION
-    + """
-    AND dead_letter_id > $12
-ORDER BY dead_letter_id
-LIMIT $13
-"""
-)
+SELECT_IDS = "SELECT dead_letter_id" + _OF_THE_SELECTION + _PAGE
 
 # A Selection of one id would read the whole primary key once its plan is cached.
-GET_LETTER = """
-SELECT dead_letter_id, origin, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
-    attempts, received_at, first_failed_at, last_failed_at, arrived_at, headers, body, original_body,
-    provenance, evidence, replayed_as, replay_of
-FROM dead_letters
+GET_LETTER = (
+    _SELECT_LETTER
+    + """FROM dead_letters
 WHERE dead_letter_id = $1
 """
+)
 
 COUNT_LETTERS = "SELECT count(*)" + _OF_THE_SELECTION
 
-GROUP_LETTERS = (
-    """
+_GROUPS = """
 SELECT fingerprint, origin, min(reason) AS reason, count(*) AS letters,
     array_agg(DISTINCT type ORDER BY type) AS types, min(arrived_at) AS first_at, max(arrived_at) AS last_at
 """
-    + _OF_THE_SELECTION
-    + """
+
+_GROUPED = """
 GROUP BY fingerprint, origin
 ORDER BY letters DESC, fingerprint, origin
 """
-)
+
+GROUP_LETTERS = _GROUPS + _OF_THE_SELECTION + _GROUPED
 
 # Of a limited number of letters: a table of any size has an answer in time.
 COUNT_AT_MOST = (
@@ -127,20 +116,17 @@ LIMIT $13
 )
 
 GROUP_AT_MOST = (
-    """
-SELECT fingerprint, origin, min(reason) AS reason, count(*) AS letters,
-    array_agg(DISTINCT type ORDER BY type) AS types, min(arrived_at) AS first_at, max(arrived_at) AS last_at
-FROM (
+    _GROUPS
+    + """FROM (
 SELECT fingerprint, origin, reason, type, arrived_at
 """
     + _OF_THE_SELECTION
     + """
     AND dead_letter_id > $12
 LIMIT $13
-) AS limited
-GROUP BY fingerprint, origin
-ORDER BY letters DESC, fingerprint, origin
-LIMIT $14
+) AS limited"""
+    + _GROUPED
+    + """LIMIT $14
 """
 )
 
@@ -396,6 +382,11 @@ async def get(database: Database, dead_letter_id: int) -> StoredLetter:
     if not rows:
         raise NoSuchLetter(f"there is no dead letter {dead_letter_id}")
     return StoredLetter.of(rows[0])
+
+
+async def history(connection: Connection, dead_letter_id: int) -> list[dict[str, Any]]:
+    """What was done to a letter, the oldest first: when, by whom, and why."""
+    return [dict(row) for row in await connection.fetch(ACTIONS, dead_letter_id)]
 
 
 async def count(connection: Connection, selection: Selection) -> int:

@@ -13,9 +13,9 @@ from schemas.registry import Provider
 from worker.amqp.channel import Channel
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
-from worker.dead_letters import replay
 from worker.dead_letters import unhandled_store as store
-from worker.dead_letters.replay import Ready, Unready, publish_traced
+from worker.dead_letters.dry_run import dry_run
+from worker.dead_letters.replay_message import Ready, Unready, publish_traced
 from worker.dead_letters.unhandled_store import Unhandled, UnhandledSelection
 from worker.intake.encryption import NoUsableKey
 from worker.intake.intake import accept_unhandled
@@ -65,7 +65,7 @@ async def dry_run_counts(
         for event in events:
             match prepare(event, encryptor):
                 case Ready() as ready:
-                    would_be = await replay.dry_run(database, ready)
+                    would_be = await dry_run(database, ready)
                 case Unready(reason):
                     would_be = f"stays: {reason}"
             counts[f"{event.provider}.{event.type}", would_be] += 1

@@ -32,6 +32,11 @@ class StockhookError(Exception):
         return str(self)
 
 
+def reason_of(error: Exception) -> str:
+    """The sentence of an expected error; of another one a summary, since its text may hold a value."""
+    return error.sentence if isinstance(error, StockhookError) else safe_summary(error)
+
+
 def safe_summary(error: BaseException) -> str:
     """Class, SQLSTATE if any, and where in our code it was raised; no value, 200 characters at most."""
     sqlstate = getattr(error, "sqlstate", None)

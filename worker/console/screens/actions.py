@@ -3,18 +3,21 @@
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 from worker.actions.registry import KINDS
 from worker.console.access import Refused
+from worker.console.addresses import with_query
 from worker.console.contract import Console, Done, NotThere, Parameters, Request
 from worker.console.form import optional_reason, required_reason
+from worker.console.sentences import as_sentence
 from worker.observability.inert_text import json_text
 from worker.outbox import action_changes
 from worker.outbox import actions as table
 from worker.outbox.action_changes import NotChanged
 from worker.postgres.pool import Connection
+
+PATH = "/actions"
 
 PAGE = 50
 
@@ -102,8 +105,8 @@ async def view(console: Console, parameters: Parameters) -> ActionsScreen:
         subject=subject,
         kinds=tuple(sorted({*KINDS, *([kind] if kind else [])})),
         actions=actions,
-        first_path=_path(filters) if after is not None else None,
-        next_path=None if last is None else _path({**filters, "after": str(last.action_id)}),
+        first_path=with_query(PATH, filters) if after is not None else None,
+        next_path=None if last is None else with_query(PATH, {**filters, "after": str(last.action_id)}),
         searched_until=searched[-1].created_at if is_bounded else None,
     )
 
@@ -134,8 +137,8 @@ async def retry(console: Console, request: Request) -> Done:
             console.database, action_id, request.user.name, reason, may_repeat=may_repeat
         )
     except NotChanged as error:
-        raise _refused(error) from error
-    return Done("The action is due again.", f"/actions/{action_id}")
+        raise Refused(409, as_sentence(str(error))) from error
+    return Done("The action is due again.", f"{PATH}/{action_id}")
 
 
 async def close(console: Console, request: Request) -> Done:
@@ -145,13 +148,8 @@ async def close(console: Console, request: Request) -> Done:
     try:
         await action_changes.close(console.database, action_id, request.user.name, reason)
     except NotChanged as error:
-        raise _refused(error) from error
-    return Done("The action is closed: it counts as done.", f"/actions/{action_id}")
-
-
-def _refused(error: NotChanged) -> Refused:
-    text = str(error)
-    return Refused(409, f"{text[0].upper()}{text[1:]}.")
+        raise Refused(409, as_sentence(str(error))) from error
+    return Done("The action is closed: it counts as done.", f"{PATH}/{action_id}")
 
 
 def _filter(parameters: Parameters, name: str) -> str:
@@ -173,11 +171,6 @@ async def _position(connection: Connection, after: str) -> table.Position | None
     except ValueError:
         raise Refused(400, "The page after this action cannot be shown: there is no such action.") from None
     return table.Position(action["action_id"], action["created_at"], action["state"], action["kind"])
-
-
-def _path(filters: dict[str, str]) -> str:
-    query = urlencode({name: value for name, value in filters.items() if value})
-    return f"/actions?{query}" if query else "/actions"
 
 
 def _id(text: str) -> UUID:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from worker.config.settings import Settings
 from worker.console.contract import Console, NotThere, Parameters
@@ -51,7 +50,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`headers` and `payload` name schemas; `example` is JSON."""
+    """`headers` and `payload` name schemas; `examples` are JSON."""
 
     name: str
     title: str
@@ -112,22 +111,13 @@ async def view(console: Console, parameters: Parameters) -> Documents:
     return await console.shared.get(("asyncapi", name), FRESH_SECONDS, make)
 
 
-async def changes(console: Console, _: Parameters) -> AsyncIterator[str]:
-    """The document itself."""
-    yield await _text(console, "changes")
+async def document(name: str, console: Console, _: Parameters) -> AsyncIterator[str]:
+    """The document itself, as JSON."""
+    make = partial(asyncio.to_thread, _text, name, console.settings)
+    yield await console.shared.get(("asyncapi as JSON", name), FRESH_SECONDS, make)
 
 
-async def topology(console: Console, _: Parameters) -> AsyncIterator[str]:
-    """The document itself."""
-    yield await _text(console, "topology")
-
-
-async def _text(console: Console, name: str) -> str:
-    make = partial(asyncio.to_thread, _made, name, console.settings)
-    return await console.shared.get(("asyncapi as JSON", name), FRESH_SECONDS, make)
-
-
-def _made(name: str, settings: Settings) -> str:
+def _text(name: str, settings: Settings) -> str:
     return json_text(DOCUMENTS[name](settings), indent=True) + "\n"
 
 
@@ -261,5 +251,5 @@ def _type(schema: Json) -> tuple[str, tuple[str, ...]]:
         case {"type": str(kind)}:
             return kind, ()
     types = [_type(each) for each in _alternatives(schema)]
-    names: Any = dict.fromkeys(name for _, schemas in types for name in schemas)
+    names = dict.fromkeys(name for _, schemas in types for name in schemas)
     return " or ".join(text for text, _ in types) or "any", tuple(names)

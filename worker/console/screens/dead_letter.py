@@ -12,10 +12,12 @@ from worker.console.addresses import entity_path
 from worker.console.contract import Console, NotThere, Parameters
 from worker.console.row_ids import row_id
 from worker.dead_letters import edit as editing
-from worker.dead_letters import replay, store
+from worker.dead_letters import store
 from worker.dead_letters.body_diff import DiffLine, repair_diff
+from worker.dead_letters.dry_run import outcome_of as dry_run_outcome
 from worker.dead_letters.json_repair import Repair
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
+from worker.dead_letters.replay_message import PUBLISH_SECONDS
 from worker.dead_letters.shown_body import shown_body
 from worker.dead_letters.store import NoSuchLetter, State, StoredLetter
 
@@ -23,7 +25,7 @@ from worker.dead_letters.store import NoSuchLetter, State, StoredLetter
 MOST_ATTEMPTS = 20
 
 # A letter that comes back may be stored before the audit trail has its replay: publishing comes first.
-REPLAY_MARGIN = timedelta(seconds=replay.PUBLISH_SECONDS + 5)
+REPLAY_MARGIN = timedelta(seconds=PUBLISH_SECONDS + 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ async def view(console: Console, parameters: Parameters) -> DeadLetterScreen:
     """Raises: NotThere."""
     letter = await letter_at(console, parameters)
     async with console.database.connection() as connection:
-        actions = [dict(row) for row in await connection.fetch(store.ACTIONS, letter.dead_letter_id)]
+        actions = await store.history(connection, letter.dead_letter_id)
         back = [
             row["dead_letter_id"] for row in await connection.fetch(store.CAME_BACK, letter.dead_letter_id)
         ]
@@ -147,7 +149,7 @@ async def dry_run(console: Console, parameters: Parameters) -> DryRunScreen:
     settings = console.settings
     would_be = None
     if letter.state in (State.WAITING, State.REPLAYING):
-        would_be = await replay.outcome_of(console.database, letter, settings.encryptor, settings.tolerance)
+        would_be = await dry_run_outcome(console.database, letter, settings.encryptor, settings.tolerance)
     return DryRunScreen(letter.dead_letter_id, letter.state, letter.origin, letter.event_id, would_be)
 
 

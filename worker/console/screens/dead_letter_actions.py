@@ -20,7 +20,7 @@ from worker.dead_letters.refusal import CommandRefused
 from worker.dead_letters.shown_body import shown_body
 from worker.dead_letters.store import Action, StoredLetter
 from worker.intake.encryption import NoUsableKey
-from worker.observability.errors import StockhookError, safe_summary
+from worker.observability.errors import StockhookError, reason_of
 from worker.observability.inert_text import visible
 from worker.postgres.errors import PostgresError
 
@@ -67,10 +67,7 @@ async def repair(console: Console, request: Request) -> Done:
         proposal = repair_of(editing.readable(letter, encryptor))
         if proposal is None:
             raise Refused(409, f"No repair is known for the body of dead letter {letter.dead_letter_id}.")
-        edits = "; ".join(proposal.edits)
-        await change.change(
-            console.database, letter, proposal.body, encryptor, Action.REPAIRED, request.user.name, edits
-        )
+        await change.accept_repair(console.database, letter, proposal, encryptor, request.user.name)
     except (CommandRefused, NoUsableKey) as error:
         raise _refused(letter, error) from error
     return Done(f"Dead letter {letter.dead_letter_id} was repaired. The original body is stored, too.")
@@ -167,7 +164,7 @@ async def check_edit(console: Console, request: Request) -> Shown:
     try:
         letter, body, edited = await _compared(console, request, page)
     except (StockhookError, PostgresError) as error:
-        return _shown(replace(page, fault=_sentence(error)))
+        return _shown(replace(page, fault=_fault(error)))
     if edited == body:
         return _shown(replace(page, verdict="Nothing was changed."))
     page = replace(page, diff=await asyncio.to_thread(edit_diff, body, edited))
@@ -206,7 +203,7 @@ async def save_edit(console: Console, request: Request) -> Done | Shown:
             reason,
         )
     except (StockhookError, PostgresError) as error:
-        return _shown(replace(page, fault=_sentence(error)))
+        return _shown(replace(page, fault=_fault(error)))
     return Done(f"Dead letter {number} was edited. The original body is stored, too.", letter_path(number))
 
 
@@ -249,10 +246,8 @@ def _shown(page: EditorPage) -> Shown:
     return Shown("dead_letter_edit.html", replace(page, hidden=tuple(hidden[:MOST_HIDDEN_LINES])))
 
 
-def _sentence(error: StockhookError | PostgresError) -> str:
-    if isinstance(error, StockhookError):
-        return error.sentence.removeprefix("nothing was changed: ")
-    return safe_summary(error)
+def _fault(error: StockhookError | PostgresError) -> str:
+    return reason_of(error).removeprefix("nothing was changed: ")
 
 
 async def _letter(console: Console, request: Request) -> StoredLetter:

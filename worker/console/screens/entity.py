@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
 
 from consumers.registry import FAMILIES, AnyFamily
-from worker.console.addresses import entity_in, entity_path
+from worker.console.addresses import entity_in, entity_path, with_query
 from worker.console.contract import Console, NotThere, Parameters
 from worker.console.row_ids import row_id
+from worker.console.sentences import as_sentence
 from worker.dead_letters.criteria import BadCriterion, instant_of
 from worker.tools.explain.data import explanation_data
 from worker.tools.explain.explanation import NoSuchEntity, explain_entity
@@ -106,7 +106,7 @@ async def view(console: Console, parameters: Parameters) -> EntityScreen:
                 await explain_entity(console.database, family, entity_id, at, tolerance)
             )
         except NoSuchEntity as error:
-            faults.append(_sentence(str(error)))
+            faults.append(as_sentence(str(error)))
     path = entity_path(family.name, entity_id)
     page = log_events[:PER_PAGE]
     return EntityScreen(
@@ -127,7 +127,7 @@ async def view(console: Console, parameters: Parameters) -> EntityScreen:
         ),
         is_long=is_long,
         most_replayed=MOST_REPLAYED,
-        first_path=None if before is None else _with_query(path, at=at),
+        first_path=None if before is None else with_query(path, {"at": _iso(at)}),
         older_path=_older_path(path, at, page) if len(log_events) > PER_PAGE else None,
     )
 
@@ -168,18 +168,8 @@ def read_place(text: str) -> tuple[tuple[datetime, int] | None, list[str]]:
 
 def _older_path(path: str, at: datetime | None, page: Sequence[LoggedEvent]) -> str:
     last = page[-1]
-    return _with_query(path, at=at, before=f"{_iso(last.applied_at)},{last.seq}")
+    return with_query(path, {"at": _iso(at), "before": f"{_iso(last.applied_at)},{last.seq}"})
 
 
-def _with_query(path: str, *, at: datetime | None, before: str | None = None) -> str:
-    query = {"at": None if at is None else _iso(at), "before": before}
-    given = {name: value for name, value in query.items() if value is not None}
-    return f"{path}?{urlencode(given)}" if given else path
-
-
-def _iso(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+def _iso(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,5 +1,6 @@
 """Jobs: what is about to be done to many dead letters, and how far it is."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from worker.console.letter_filters import (
 from worker.console.row_ids import LARGEST, row_id
 from worker.dead_letters import bulk_jobs, store
 from worker.dead_letters.bulk_jobs import OPEN, RESUMABLE, Job, JobRefused, JobState, Kind, NoSuchJob
+from worker.postgres.pool import Database
 
 JOBS_PER_PAGE = 50
 GROUPS_SHOWN = 10
@@ -26,6 +28,9 @@ GROUPS_SHOWN = 10
 DEFAULT_RATE = 50
 LOWEST_RATE = 0.1
 HIGHEST_RATE = 10_000
+
+# A user cancels or resumes a job, for a reason.
+Change = Callable[[Database, int, str, str | None], Awaitable[None]]
 
 TITLES = {Kind.DRY_RUN: "Dry run", Kind.REPLAY: "Replay", Kind.DISCARD: "Discard"}
 
@@ -246,7 +251,7 @@ async def resume(console: Console, request: Request) -> Done:
     return await _change(console, request, bulk_jobs.resume, "Job {} continues.")
 
 
-async def _change(console: Console, request: Request, change: Any, sentence: str) -> Done:
+async def _change(console: Console, request: Request, change: Change, sentence: str) -> Done:
     """Raises: Refused, NotThere."""
     job_id = _number(request.parameters["job_id"], "There is no such job.")
     reason = optional_reason(request.form)
