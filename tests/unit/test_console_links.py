@@ -29,8 +29,7 @@ def test_parts_of_pages_lead_below_the_base_path_and_are_escaped() -> None:
     assert 'href="/tools/changes#subscriber-a%22b"' in parts.origin('webhook.a"b')
     assert "href" not in parts.origin("quarantine")
     assert parts.origin("<b>").strip() == "&lt;b&gt;"
-    assert 'href="/tools/entities/buybacks/a~2Fb"' in parts.subject("buyback.pickup_request", "a/b")
-    assert 'href="/tools/search?q=a%2Fb"' in parts.subject("ovoko.orders.ship", "a/b")
+    assert 'href="/tools/search?q=a%2Fb"' in parts.subject("a/b")
     assert parts.audit_reason("job 3: <b>").strip() == '<a href="/tools/jobs/3">job 3</a>: &lt;b&gt;'
 
 

@@ -51,9 +51,11 @@ REGISTRIES = (
 
 
 def naming() -> list[str]:
-    """The modules that name a marketplace."""
+    """The modules and templates that name a marketplace."""
     modules = (
-        path for package in ("schemas", "consumers", "worker") for path in CHECKOUT.glob(f"{package}/**/*.py")
+        path
+        for pattern in ("schemas/**/*.py", "consumers/**/*.py", "worker/**/*.py", "worker/console/**/*.html")
+        for path in CHECKOUT.glob(pattern)
     )
     return [str(path.relative_to(CHECKOUT)) for path in modules if NAMES.search(path.read_text())]
 

@@ -73,6 +73,7 @@ class Renderer:
             "asset": self.asset,
             "entity_path": entity_path,
             "families": frozenset(FAMILIES),
+            "entities": tuple(family.entity for family in FAMILIES.values()),
             "elsewhere": self.elsewhere,
             "evidence_address": self.evidence_address,
         }
