@@ -171,5 +171,5 @@ async def _listens(gateway: Gateway, process: "subprocess.Popen[bytes]") -> bool
         _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=gateway.tls())
     except OSError:
         return False
-    writer.close()
+    writer.transport.abort()
     return True
