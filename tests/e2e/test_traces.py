@@ -105,6 +105,7 @@ async def test_one_trace_has_the_webhook_and_its_four_attempts_and_the_replay_is
         "http.request.method": "POST",
         "http.route": "/webhooks/ovoko",
         "url.path": "/webhooks/ovoko",
+        "url.scheme": "http",
         "http.response.status_code": 200,
         "stockhook.event_id": numbered_id(1),
         "stockhook.result": "accepted",
