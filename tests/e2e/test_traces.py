@@ -359,7 +359,8 @@ async def test_a_change_is_linked_to_its_event_and_a_subscriber_gets_the_context
 
     assert (published.kind, published.parent_id, published.links) == ("PRODUCER", "", (send.ids,))
     assert published.attributes["messaging.destination.name"] == "stockhook.changes:stockhook.part.sold"
-    assert event["traceparent"] == f"00-{published.trace_id}-{published.span_id}-01"
+    # The extension names the trace in which it all began; the headers name each hop.
+    assert event["traceparent"] == f"00-{send.trace_id}-{send.span_id}-01"
     for attempt, (span, request) in enumerate(zip((failed, delivered), shop.requests, strict=True), start=1):
         status = 503 if attempt == 1 else 204
         error = {"error.type": "NotDelivered"} if attempt == 1 else {}
