@@ -1,5 +1,6 @@
 """Traces at a real collector: one webhook from its request to the last retry, and its replay."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from schemas.examples import as_printed, documented
 from tests.e2e.test_actions import Platform, platform
 from tests.e2e.test_secrets import CUSTOMER, IBAN, canaries
-from tests.support.collector import Collector, Exported, collecting
+from tests.support.collector import Collector, Exported, collecting, hanging
 from tests.support.endpoint import endpoint, failing_first
 from tests.support.events import numbered_id, sold
 from tests.support.fault_sql import REMOVE_FAULT, fail_rows
@@ -312,6 +313,35 @@ async def test_a_collector_that_is_away_costs_only_spans(stack: Stack) -> None:
     assert (ingest.stop(), consumer.stop()) == (0, 0)
     (warning,) = lines_of(ingest.lines(), "spans.dropped")
     assert warning["reason"] == "the collector did not accept them: check OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
+async def test_a_collector_that_never_answers_costs_only_the_spans_beyond_the_bound(stack: Stack) -> None:
+    """An export that hangs ends neither by itself nor by the next full queue: each would take minutes."""
+    waiting, exported_at_once = 20, 10
+    async with hanging() as (url, was_called):
+        hangs = {
+            "STOCKHOOK_TRACING": "true",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "600",
+            "OTEL_BSP_SCHEDULE_DELAY": "600000",
+            "OTEL_BSP_MAX_QUEUE_SIZE": str(waiting),
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": str(exported_at_once),
+        }
+        ingest = await stack.started("ingest", **hangs)
+        consumer = await stack.started("consume", "inventory", **hangs)
+        for number in range(40):
+            assert (await stack.post_ovoko(sold(f"part-{number}", number))).status_code == 200
+
+        async def are_applied() -> bool:
+            return await stack.count("event_log") == 40
+
+        await until(are_applied, "the events are applied")
+        await asyncio.wait_for(was_called.wait(), 20)
+        text = (await stack.ops(ingest.ops_port, "/metrics")).text
+        dropped = 2 * 40 - waiting - exported_at_once
+        assert f'stockhook_spans_dropped_total{{reason="queue_full"}} {dropped}.0' in text.splitlines()
+        assert 'stockhook_spans_dropped_total{reason="export_failed"} 0.0' in text.splitlines()
+        assert (ingest.stop(), consumer.stop()) == (0, 0)
 
 
 async def test_a_fraction_of_events_is_recorded_with_the_batches_that_have_them(
