@@ -11,7 +11,6 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from schemas.examples import as_printed, documented
-from tests.e2e.test_actions import Platform, platform
 from tests.e2e.test_secrets import CUSTOMER, IBAN, canaries
 from tests.support.collector import Collector, Exported, collecting, hanging
 from tests.support.endpoint import endpoint, failing_first
@@ -19,9 +18,6 @@ from tests.support.events import numbered_id, sold
 from tests.support.fault_sql import REMOVE_FAULT, fail_rows
 from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, Worker, free_port, http_client, until
 from tests.support.subscribers import subscribing
-from worker.simulator.faults import Kind
-
-__all__ = ["platform"]  # a fixture
 
 FOREIGN = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
 POISON = fail_rows({"parts": "NEW.part_id = 'poison'"}, message="poison: a part of customer@example.com")
@@ -402,28 +398,3 @@ async def test_a_change_is_linked_to_its_event_and_a_subscriber_gets_the_context
             "stockhook.attempt": attempt,
             "http.response.status_code": status,
         }
-
-
-async def test_an_action_has_one_trace_with_its_attempts_and_the_calls_of_the_api(
-    platform: Platform, collector: Collector
-) -> None:
-    platform.fail(Kind.UNAVAILABLE, times=1, seconds=0)
-    await platform.stack.started_apart(STOCKHOOK_CHANGES="false")
-    await platform.miss()
-    (row,) = await platform.settled("done")
-    attempts = await collector.wait_for("process stockhook.actions", 2)
-    (send,) = await collector.wait_for("send stockhook.return")
-    calls = await collector.wait_for("POST", 2, **{"server__address": "127.0.0.1"})
-    action = str(row["action_id"])
-
-    assert (send.kind, send.parent_id, send.attributes["messaging.message.id"]) == ("PRODUCER", "", action)
-    assert [span.attributes["stockhook.attempt"] for span in attempts] == [1, 2]
-    assert [span.attributes["stockhook.result"] for span in attempts] == ["retried", "done"]
-    assert [span.is_error for span in attempts] == [True, False]
-    for span in attempts:
-        assert (span.kind, span.trace_id, span.parent_id) == ("CONSUMER", send.trace_id, send.span_id)
-        assert span.attributes["messaging.message.id"] == action
-        assert span.attributes["stockhook.action_kind"] == "buyback.rerequest_pickup"
-    assert {span.kind for span in calls} == {"CLIENT"}
-    assert {(span.trace_id, span.parent_id) for span in calls} >= {span.ids for span in attempts}
-    assert {503, 201} <= {span.attributes["http.response.status_code"] for span in calls}
