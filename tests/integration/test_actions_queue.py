@@ -26,7 +26,7 @@ async def published(database: Database) -> list[Any]:
     """One round of the publisher, without the queue."""
     async with database.transaction() as connection:
         rows = await table.to_publish(connection, KINDS, AT_ONCE)
-        await table.note_published(connection, [row["action_id"] for row in rows])
+        await table.note_published(connection, dict.fromkeys(row["action_id"] for row in rows))
     return rows
 
 

@@ -26,6 +26,8 @@ async def test_the_page_has_each_finding_with_its_remedy_and_says_what_it_cannot
     given = {
         URLS: f"http://127.0.0.1:{ingest.ops_port}",
         "STOCKHOOK_SPOOL_PATH": "/proc/nowhere/spool.sqlite3",
+        "STOCKHOOK_TRACING": "true",
+        "OTEL_SDK_DISABLED": "true",
     }
     stack.run("pause", "orders", "--reason", "<b>repair</b>")
     async with console(stack, **given) as (url, worker), browser(url) as client:
@@ -38,6 +40,7 @@ async def test_the_page_has_each_finding_with_its_remedy_and_says_what_it_cannot
     assert runs == 1, "all viewers share one run"
     assert {one["at"] for one, _ in reports} == {report["at"]}
     assert {("ok", "topology"), ("ok", "migrations"), ("ok", "ops ports"), ("warning", "pauses")} <= known
+    assert ("warning", "traces") in known
     assert {("unchecked", name) for name in ("secrets", "ingest", "spool", "changes")} <= known
     assert ("error", "spool") not in known
     assert all(one["remedy"] for one in report["findings"] if one["level"] != "ok")

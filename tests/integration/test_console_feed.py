@@ -220,6 +220,26 @@ async def _row(stack: Stack, action_id: UUID) -> tuple[str, Any]:
     return row["state"], row["outcome"] and json.loads(row["outcome"])
 
 
+async def test_the_search_leads_to_an_action_by_its_id_and_its_traces_are_links(stack: Stack) -> None:
+    action_id, untraced = await _insert(stack, "failed"), await _insert(stack, "failed")
+    own, cause = "a" * 32, "b" * 32
+    await stack.fetch(
+        "UPDATE actions SET published_traceparent = $2, traceparent = $3 WHERE action_id = $1",
+        action_id,
+        *(f"00-{trace_id}-{'1' * 16}-01" for trace_id in (own, cause)),
+    )
+    async with _signed_in(stack, STOCKHOOK_TRACE_URL="https://traces.example/{trace_id}") as client:
+        answer = await client.get("/search", params={"q": str(action_id)})
+        page = (await client.get(f"/actions/{action_id}")).text
+        other = (await client.get(f"/actions/{untraced}")).text
+
+    assert answer.headers["location"] == f"/actions/{action_id}"
+    for name, trace_id in (("Trace id", own), ("Origin trace id", cause)):
+        assert f"<dt>{name}</dt>" in page
+        assert f'<a href="https://traces.example/{trace_id}" rel="noreferrer">' in page
+    assert "race id" not in other
+
+
 async def test_actions_are_retried_and_closed_with_the_users_name(stack: Stack) -> None:
     failed, unknown, closed, done = [
         await _insert(stack, state) for state in ("failed", "unknown", "refused", "done")

@@ -91,6 +91,22 @@ async def test_only_a_trusted_context_is_continued(
         assert "tracestate" not in message.headers
 
 
+async def test_a_request_is_named_by_its_route_and_scheme_without_the_prefix_of_its_path(
+    collector: Collector,
+) -> None:
+    configured = settings(
+        ingest_path_prefix="/known-to-few", ingest_certificate_file="c.pem", ingest_key_file="k.pem"
+    )
+    with tracing(True, "ingest", 200):
+        response = await ask(configured, OWN, Stored(), path="/known-to-few/webhooks/ovoko")
+    (server,) = await collector.wait_for("POST /webhooks/ovoko")
+
+    assert response.status == 200
+    assert server.attributes["http.route"] == server.attributes["url.path"] == "/webhooks/ovoko"
+    assert server.attributes["url.scheme"] == "https"
+    assert not any(b"known-to-few" in body for body in collector.bodies)
+
+
 async def test_a_stranger_does_not_decide_what_is_recorded(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +182,8 @@ async def test_the_span_of_a_call_has_its_status_and_nothing_of_the_path(collect
                 await fetch(client, request, timedelta(seconds=20))
         failed, done = await collector.wait_for("GET", 2)
 
+    # Marketplaces are strangers to our traces.
+    assert not any("traceparent" in request.headers for request in api.requests)
     common = {"http.request.method": "GET", "server.address": "127.0.0.1", "server.port": api.port}
     assert (failed.kind, failed.is_error, done.is_error) == ("CLIENT", True, False)
     assert failed.attributes == {**common, "http.response.status_code": 503, "error.type": "503"}

@@ -131,6 +131,37 @@ TABLE = (
         "tests/unit/test_replay.py::test_a_replay_leaves_its_trace_and_names_the_first_one",
     ),
     Mutant(
+        "a change has its publish in its body",
+        "worker/change_feed/relay.py",
+        "                made = with_headers(made, span.context.headers)\n",
+        "                made = message(change._replace(traceparent=span.context.traceparent))\n",
+        "tests/e2e/test_stored_contexts.py::"
+        "test_a_change_that_is_published_again_has_the_same_body_and_another_span",
+    ),
+    Mutant(
+        "an action forgets the event that caused it",
+        "worker/pipeline/transaction.py",
+        "        await action_outbox.enqueue_all(connection, effects.actions, contexts)\n",
+        "        await action_outbox.enqueue_all(connection, effects.actions)\n",
+        "tests/e2e/test_stored_contexts.py::"
+        "test_an_action_has_one_trace_with_its_attempts_and_the_calls_of_the_api",
+    ),
+    Mutant(
+        "an unhandled event forgets its trace",
+        "worker/dead_letters/unhandled_replay.py",
+        "        message = with_headers(message, {ORIGIN_TRACEPARENT: event.traceparent})\n",
+        "        pass\n",
+        "tests/e2e/test_stored_contexts.py::"
+        "test_a_replay_of_an_unhandled_event_is_linked_to_its_first_publish",
+    ),
+    Mutant(
+        "the end of a process waits for its export",
+        "worker/observability/spans.py",
+        "        self._thread.join(CLOSE_SECONDS)\n",
+        "        self._thread.join()\n",
+        "tests/e2e/test_traces.py::test_a_collector_that_never_answers_costs_only_the_spans_beyond_the_bound",
+    ),
+    Mutant(
         "answer before it is stored",
         "worker/ingest/service.py",
         "            await self._store(accepted, added, trace)\n",

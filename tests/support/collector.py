@@ -104,6 +104,26 @@ def _value(value: AnyValue) -> object:
 
 
 @asynccontextmanager
+async def hanging() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """The URL of a collector that accepts connections and never answers, and whether it got a request."""
+    was_called, is_over = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        was_called.set()
+        await is_over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", was_called
+    finally:
+        is_over.set()
+        server.close()
+        await server.wait_closed()
+
+
+@asynccontextmanager
 async def collecting() -> AsyncIterator[Collector]:
     """A collector on a free port."""
     collector = Collector()

@@ -290,7 +290,16 @@ SHOWN = {**ACTION, "is_encrypted": False, "request": {"name": HOSTILE}}
     ("template", "view"),
     [
         ("actions.html", _list([ACTION])),
-        ("action.html", ActionScreen(SHOWN, '{\n  "name": "<script>"\n}', may_change=True, may_repeat=True)),
+        (
+            "action.html",
+            ActionScreen(
+                SHOWN,
+                '{\n  "name": "<script>"\n}',
+                may_change=True,
+                may_repeat=True,
+                traces={"trace_id": HOSTILE},
+            ),
+        ),
         ("changes.html", replace(_feed(_process({HOSTILE: (1, 2.0)}), SILENT), troubles=(HOSTILE,))),
     ],
 )
@@ -303,17 +312,17 @@ async def test_foreign_text_is_inert(template: str, view: Any) -> None:
 
 
 async def test_an_encrypted_request_is_not_shown_and_another_one_keeps_its_lines() -> None:
-    encrypted = ActionScreen({**SHOWN, "request": None}, None, may_change=True, may_repeat=False)
-    plain = ActionScreen(SHOWN, '{\n  "a": 1\n}', may_change=True, may_repeat=False)
+    encrypted = ActionScreen({**SHOWN, "request": None}, None, may_change=True, may_repeat=False, traces={})
+    plain = ActionScreen(SHOWN, '{\n  "a": 1\n}', may_change=True, may_repeat=False, traces={})
 
     assert "It is encrypted, and not shown." in await _page("action.html", encrypted)
     assert "{\n  &#34;a&#34;: 1\n}</pre>" in await _page("action.html", plain)
 
 
 async def test_a_retry_with_an_unknown_outcome_has_a_warning() -> None:
-    uncertain = ActionScreen(SHOWN, None, may_change=True, may_repeat=True)
-    failed = ActionScreen({**SHOWN, "state": "failed"}, None, may_change=True, may_repeat=False)
-    done = ActionScreen({**SHOWN, "state": "done"}, None, may_change=False, may_repeat=False)
+    uncertain = ActionScreen(SHOWN, None, may_change=True, may_repeat=True, traces={})
+    failed = ActionScreen({**SHOWN, "state": "failed"}, None, may_change=True, may_repeat=False, traces={})
+    done = ActionScreen({**SHOWN, "state": "done"}, None, may_change=False, may_repeat=False, traces={})
 
     assert "it may be executed twice" in await _page("action.html", uncertain)
     assert "executed twice" not in await _page("action.html", failed)
@@ -321,7 +330,7 @@ async def test_a_retry_with_an_unknown_outcome_has_a_warning() -> None:
 
 
 async def test_a_reader_reads_which_role_is_missing() -> None:
-    retry = ActionScreen(SHOWN, None, may_change=True, may_repeat=True)
+    retry = ActionScreen(SHOWN, None, may_change=True, may_repeat=True, traces={})
     pages = [await _page("action.html", retry, "rita"), await _page("changes.html", _feed(), "rita")]
 
     for page in pages:

@@ -1,11 +1,14 @@
 """Publishes due actions to their queue, and records each once the broker has confirmed it."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import orjson
 
+from schemas.trace_context import TRACEPARENT, read_traceparent
 from worker.actions.registry import KINDS
 from worker.amqp.channel import Message
 from worker.amqp.errors import BrokerUnavailable
@@ -57,25 +60,38 @@ class Relay:
             if not due:
                 return 0
             tracer = tracing.active()
-            await asyncio.gather(
-                *(self._publish(message(row["action_id"], row["kind"]), tracer) for row in due)
-            )
+            contexts = await asyncio.gather(*(self._publish(row, tracer) for row in due))
             failpoint("action_published")
-            await table.note_published(connection, [row["action_id"] for row in due])
+            published = [row["action_id"] for row in due]
+            await table.note_published(connection, dict(zip(published, contexts, strict=True)))
         return len(due)
 
-    async def _publish(self, message: Message, tracer: Tracer | None) -> None:
-        """Each action has a trace, which its retries continue. Raises as `Publisher.publish` does."""
+    async def _publish(self, row: Mapping[str, Any], tracer: Tracer | None) -> str | None:
+        """Publish in a trace of its own, which retries continue; return its `traceparent` if it is recorded.
+
+        It is linked to the event that caused the action, and to the trace from before a person retried it.
+
+        Raises as `Publisher.publish` does.
+        """
+        made = message(row["action_id"], row["kind"], row["traceparent"])
         if tracer is None:
-            await self.publisher.publish(message)
-            return
-        name, attributes = sent(message, str(message.headers["x-action-id"]))
-        with tracer.span(name, Kind.PRODUCER, attributes) as span:
-            await self.publisher.publish(with_headers(message, span.context.headers))
+            await self.publisher.publish(made)
+            return None
+        before = map(read_traceparent, (row["traceparent"], row["published_traceparent"]))
+        links = [context for context in before if context is not None]
+        name, attributes = sent(made, str(row["action_id"]))
+        with tracer.span(name, Kind.PRODUCER, attributes, links=links) as span:
+            await self.publisher.publish(with_headers(made, span.context.headers))
+            return span.context.traceparent if span.context.is_sampled else None
 
 
-def message(action_id: UUID, kind: str) -> Message:
-    """The message names the action. The request stays in the table."""
+def message(action_id: UUID, kind: str, traceparent: str | None = None) -> Message:
+    """The message names the action. The request stays in the table.
+
+    `traceparent`: of the event that caused the action.
+    """
     headers: dict[str, str | int] = {"x-action-id": str(action_id), "x-attempt": 1}
+    if traceparent is not None:
+        headers[TRACEPARENT] = traceparent
     body = orjson.dumps({"action_id": str(action_id), "kind": kind})
     return Message(RETURN, main_queue(ACTIONS), kind, headers, body)

@@ -15,7 +15,7 @@ from schemas.changes import CONTENT_TYPE, Published, cloud_events, with_tracepar
 from schemas.trace_context import TRACEPARENT, read_traceparent
 from worker.amqp.channel import Message
 from worker.amqp.errors import BrokerUnavailable
-from worker.amqp.message_spans import sent
+from worker.amqp.message_spans import sent, with_headers
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import CHANGES
 from worker.observability import metrics, tracing
@@ -92,26 +92,29 @@ class Relay:
 
 @contextmanager
 def sending(tracer: Tracer | None, changes: Sequence[Published]) -> Iterator[list[Message]]:
-    """The messages of changes. Each that a recorded event caused has a span, linked to that event."""
+    """The messages of changes. Each that a recorded event caused has a span, linked to that event.
+
+    The span's context is only in the header: a change that is published again has the same body.
+    """
     with ExitStack() as spans:
         messages = []
         for change in changes:
-            if tracer is None or (cause := read_traceparent(change.traceparent)) is None:
-                messages.append(message(change, change.traceparent))
-                continue
-            name, attributes = sent(message(change), change.change_id)
-            span = spans.enter_context(tracer.span(name, Kind.PRODUCER, attributes, links=[cause]))
-            messages.append(message(change, span.context.traceparent))
+            made = message(change)
+            if tracer is not None and (cause := read_traceparent(change.traceparent)) is not None:
+                name, attributes = sent(made, change.change_id)
+                span = spans.enter_context(tracer.span(name, Kind.PRODUCER, attributes, links=[cause]))
+                made = with_headers(made, span.context.headers)
+            messages.append(made)
         yield messages
 
 
-def message(change: Published, traceparent: str | None = None) -> Message:
-    """The context is an extension of the CloudEvent, and a header."""
+def message(change: Published) -> Message:
+    """The context of the event that caused the change is an extension of the CloudEvent, and the header."""
     headers: dict[str, str | int] = {"x-change-id": change.change_id, "x-subject": change.subject}
     body = change.body
-    if traceparent is not None:
-        headers[TRACEPARENT] = traceparent
-        body = with_traceparent(body, traceparent)
+    if change.traceparent is not None:
+        headers[TRACEPARENT] = change.traceparent
+        body = with_traceparent(body, change.traceparent)
     return Message(CHANGES, change.type, change.type, headers, body, CONTENT_TYPE)
 
 

@@ -76,7 +76,9 @@ def show(action_id: UUID, /, *, json: Json = False) -> None:
     else:
         for name, value in shown.items():
             if value is not None:
-                say(f"{name:<14} {on_one_line(value)}")
+                say(f"{name:<15} {on_one_line(value)}")
+        for url in settings.trace_urls(action_changes.trace_ids(shown)):
+            say(f"{'trace':<15} {url}")
 
 
 @actions.command

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from schemas.events import read_json
 from schemas.registry import Provider
+from schemas.trace_context import TRACE_IDS, recorded_trace
 from worker.amqp.connection import Broker
 from worker.amqp.errors import Unroutable
 from worker.cli.context import Flag, Json, WrongUsage, load_context, open_database, print_json, traced
@@ -126,6 +127,8 @@ async def _show(settings: Settings, unhandled_event_id: int, reveal: bool, json:
         return
     for name, value in _as_json(event).items():
         say(f"{name:<20} {value}")
+    for url in settings.trace_urls(_traces(event)):
+        say(f"{'trace':<20} {url}")
     say(f"{'body':<20} {'--reveal shows it' if body is None else ''}".rstrip())
     if body is not None:
         say(body, keep="\n\t")
@@ -150,7 +153,14 @@ def _as_json(event: Unhandled) -> dict[str, Any]:
         "received_at": event.received_at,
         "bytes": len(event.body),
         "taken_by": store.family_of(event.provider, event.type),
+        **_traces(event),
     }
+
+
+def _traces(event: Unhandled) -> dict[str, str]:
+    """Its trace, if that is recorded."""
+    trace_id = recorded_trace(event.traceparent)
+    return {} if trace_id is None else {TRACE_IDS[0]: trace_id}
 
 
 @unhandled.command(name="replay")

@@ -490,10 +490,13 @@ class Settings(BaseSettings):
         return tuple(subscriber.name for subscriber in self.subscribers)
 
     @property
+    def ingest_scheme(self) -> str:
+        return "http" if self.ingest_certificate_file is None else "https"
+
+    @property
     def ingest_url(self) -> str:
         """Where commands on the same machine find the ingest."""
-        scheme = "http" if self.ingest_certificate_file is None else "https"
-        return f"{scheme}://{_here(self.ingest_host)}:{self.ingest_port}{self.ingest_path_prefix}"
+        return f"{self.ingest_scheme}://{_here(self.ingest_host)}:{self.ingest_port}{self.ingest_path_prefix}"
 
     @property
     def ingest_readiness_urls(self) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ from cryptography.fernet import MultiFernet
 
 from consumers.registry import FAMILIES
 from schemas.registry import Provider
+from schemas.trace_context import ORIGIN_TRACEPARENT
 from worker.amqp.channel import Channel
 from worker.amqp.connection import Broker
+from worker.amqp.message_spans import with_headers
 from worker.amqp.tap import Delivery
 from worker.dead_letters import unhandled_store as store
 from worker.dead_letters.dry_run import dry_run
@@ -48,6 +50,8 @@ def prepare(event: Unhandled, encryptor: MultiFernet | None) -> Ready | Unready:
     if accepted.family is None:
         return Unready(accepted.reason or "no family handles it")
     message = accepted.message
+    if event.traceparent is not None:
+        message = with_headers(message, {ORIGIN_TRACEPARENT: event.traceparent})
     decoded = decode(
         FAMILIES[accepted.family], Delivery(0, message.type, message.headers, message.body, redelivered=False)
     )

@@ -11,6 +11,7 @@ from consumers.registry import FAMILY_OF
 from schemas.envelope import Envelope, InvalidEnvelope
 from schemas.events import routing_key
 from schemas.registry import Provider
+from schemas.trace_context import ORIGIN_TRACEPARENT, origin_headers
 from worker.amqp.tap import Delivery
 from worker.intake.intake import shown_type
 
@@ -19,8 +20,8 @@ MOST_TYPES_RECORDED = 1_000
 
 # A message that is delivered twice, or an event that is sent twice, finds its row there.
 INSERT_EVENT = """
-INSERT INTO unhandled_events (provider, type, event_id, content_id, received_at, body)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO unhandled_events (provider, type, event_id, content_id, received_at, body, traceparent)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (provider, event_id, content_id) DO NOTHING
 """
 
@@ -56,7 +57,7 @@ ORDER BY events DESC, provider, type
 
 SELECT_EVENTS = (
     """
-SELECT unhandled_event_id, provider, type, event_id, received_at, body
+SELECT unhandled_event_id, provider, type, event_id, received_at, body, traceparent
 """
     + _OF_THE_SELECTION
     + """
@@ -70,7 +71,7 @@ LIMIT $5
 COUNT_EVENTS = "SELECT count(*) AS events, max(unhandled_event_id) AS last_id" + _OF_THE_SELECTION
 
 GET_EVENT = """
-SELECT unhandled_event_id, provider, type, event_id, received_at, body
+SELECT unhandled_event_id, provider, type, event_id, received_at, body, traceparent
 FROM unhandled_events
 WHERE unhandled_event_id = $1
 """
@@ -83,7 +84,10 @@ _FINDING = "no family handles this event type: its events are kept as unhandled"
 
 @dataclass(frozen=True, slots=True)
 class Arriving:
-    """An unhandled event as it comes from the quarantine. `type` can be shown and stored."""
+    """An unhandled event as it comes from the quarantine. `type` can be shown and stored.
+
+    `traceparent` is the context of its first publish.
+    """
 
     provider: str
     type: str
@@ -91,6 +95,7 @@ class Arriving:
     content_id: UUID
     received_at: datetime
     body: bytes
+    traceparent: str | None = None
 
     @property
     def name(self) -> str:
@@ -107,6 +112,7 @@ class Unhandled:
     event_id: UUID
     received_at: datetime
     body: bytes
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +179,7 @@ def read_arriving(delivery: Delivery) -> Arriving | None:
         envelope.content_id,
         envelope.received_at,
         delivery.body,
+        origin_headers(delivery.headers).get(ORIGIN_TRACEPARENT),
     )
 
 

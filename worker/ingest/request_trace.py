@@ -20,10 +20,14 @@ STATUS = "http.response.status_code"
 class RequestTrace:
     """The span of the request starts, with the earlier time, once its sender is authenticated: strangers must
     not fill the queue of spans.
+
+    `scheme` is that of the connection to the ingest. No attribute has the prefix of the path, which may be
+    secret.
     """
 
     tracer: Tracer
     route: str
+    scheme: str
     _began_at: int = field(default_factory=time_ns)
     _span: Span | None = None
 
@@ -87,4 +91,9 @@ class RequestTrace:
 
     @property
     def _attributes(self) -> dict[str, str | int]:
-        return {"http.request.method": "POST", "http.route": self.route, "url.path": self.route}
+        return {
+            "http.request.method": "POST",
+            "http.route": self.route,
+            "url.path": self.route,
+            "url.scheme": self.scheme,
+        }

@@ -101,7 +101,9 @@ class Ingest:
         path = self._without_prefix(_tidy(request.path))
         marketplace = _MARKETPLACE_OF_PATH.get(path)
         tracer = tracing.active()
-        trace = None if tracer is None or marketplace is None else RequestTrace(tracer, marketplace.path)
+        trace = None
+        if tracer is not None and marketplace is not None:
+            trace = RequestTrace(tracer, marketplace.path, self.settings.ingest_scheme)
         try:
             if marketplace is None:
                 return await self._serve_other(request, path)

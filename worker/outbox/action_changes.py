@@ -6,6 +6,7 @@ from uuid import UUID
 
 import orjson
 
+from schemas.trace_context import TRACE_IDS, recorded_trace
 from worker.observability.errors import StockhookError
 from worker.outbox import actions
 from worker.postgres.operator_audit import record
@@ -16,6 +17,10 @@ CLOSED = "action.closed"
 
 # The outcome of a request that is under way for this long is unknown: see RETRY.
 REPEATED = "its outcome is unknown, and it may be executed twice"
+
+
+# In the order of TRACE_IDS.
+_CONTEXTS = ("published_traceparent", "traceparent")
 
 
 class NotChanged(StockhookError):
@@ -61,6 +66,16 @@ async def _not_changed(connection: Connection, action_id: UUID, *, may_repeat: b
 
 
 def shown(action: Mapping[str, Any]) -> dict[str, Any]:
-    """All that is known about an action, without an encrypted request."""
-    rest = {name: value for name, value in action.items() if name != "request"}
-    return {**rest, "request": None if action["is_encrypted"] else orjson.loads(action["request"])}
+    """All that is known about an action, without an encrypted request.
+
+    Its trace has its attempts; its origin is the trace of the event that caused it.
+    """
+    rest = {name: value for name, value in action.items() if name not in ("request", *_CONTEXTS)}
+    traces = zip(TRACE_IDS, (recorded_trace(action[name]) for name in _CONTEXTS), strict=True)
+    request = None if action["is_encrypted"] else orjson.loads(action["request"])
+    return {**rest, **dict(traces), "request": request}
+
+
+def trace_ids(shown: Mapping[str, Any]) -> dict[str, str]:
+    """The recorded traces of an action that is shown, by their names in TRACE_IDS."""
+    return {name: shown[name] for name in TRACE_IDS if shown[name] is not None}

@@ -10,6 +10,7 @@ import orjson
 
 from consumers.family import Connection
 from schemas.actions import Action
+from schemas.changes import NO_CONTEXTS
 from worker.postgres.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass
 
 CHANNEL = "stockhook_actions"
@@ -22,9 +23,9 @@ UNFINISHED = ("due", "doing", "refused", "failed", "unknown")
 # enqueue the same actions wait for each other in one direction.
 ENQUEUE = f"""
 WITH enqueued AS (
-    INSERT INTO actions (kind, key, subject, request, event_id, is_encrypted)
+    INSERT INTO actions (kind, key, subject, request, event_id, is_encrypted, traceparent)
     SELECT *
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::uuid[], $6::boolean[])
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::uuid[], $6::boolean[], $7::text[])
     ON CONFLICT (key) DO NOTHING
     RETURNING action_id, state
 )
@@ -35,10 +36,10 @@ FROM enqueued
 # At most $2 actions per kind are in the queue and not claimed. An action that the queue lost counts for one
 # hour. Actions of other kinds wait for a process that supports them.
 TO_PUBLISH = """
-SELECT due.action_id, due.kind
+SELECT due.action_id, due.kind, due.traceparent, due.published_traceparent
 FROM unnest($1::text[]) AS supported (kind)
 CROSS JOIN LATERAL (
-    SELECT action_id, kind, created_at
+    SELECT action_id, kind, created_at, traceparent, published_traceparent
     FROM actions
     WHERE actions.kind = supported.kind AND published_at IS NULL AND state = 'due'
     ORDER BY created_at
@@ -57,8 +58,10 @@ ORDER BY due.created_at
 
 PUBLISHED = """
 UPDATE actions
-SET published_at = now()
-WHERE action_id = ANY($1::uuid[])
+SET published_at = now(),
+    published_traceparent = coalesce(published.traceparent, actions.published_traceparent)
+FROM unnest($1::uuid[], $2::text[]) AS published (action_id, traceparent)
+WHERE actions.action_id = published.action_id
 """
 
 # An action that is under way was started by a process that ended, or that lost its connection: in the second
@@ -122,7 +125,7 @@ LIMIT $4
 
 SHOW = """
 SELECT action_id, kind, key, subject, state, attempts, event_id, created_at, published_at, started_at,
-    finished_at, outcome, request, is_encrypted
+    finished_at, outcome, request, is_encrypted, traceparent, published_traceparent
 FROM actions
 WHERE action_id = $1
 """
@@ -254,15 +257,27 @@ class StateCount:
     oldest_at: datetime | None
 
 
-async def enqueue_all(connection: Connection, actions: Sequence[Action]) -> None:
-    """Enqueue each action whose key is new, in the transaction of the events that require them."""
+async def enqueue_all(
+    connection: Connection, actions: Sequence[Action], contexts: Mapping[UUID, str] = NO_CONTEXTS
+) -> None:
+    """Enqueue each action whose key is new, in the transaction of the events that require them.
+
+    `contexts`: the `traceparent` of recorded events, by event id.
+    """
     rows = [
-        (action.kind, action.key, action.subject, action.request.model_dump_json().encode(), action.event_id)
+        (
+            action.kind,
+            action.key,
+            action.subject,
+            action.request.model_dump_json().encode(),
+            action.event_id,
+            False,
+            None if action.event_id is None else contexts.get(action.event_id),
+        )
         for action in sorted({action.key: action for action in actions}.values(), key=_key)
     ]
     if rows:
-        columns = map(list, zip(*rows, strict=True))
-        await connection.fetch(ENQUEUE, *columns, [False] * len(rows))
+        await connection.fetch(ENQUEUE, *map(list, zip(*rows, strict=True)))
 
 
 def _key(action: Action) -> str:
@@ -273,7 +288,9 @@ async def enqueue(
     connection: Connection, kind: str, key: str, subject: str, request: bytes, *, is_encrypted: bool
 ) -> UUID | None:
     """Enqueue an action that no event requires; None if its key exists."""
-    rows = await connection.fetch(ENQUEUE, [kind], [key], [subject], [request], [None], [is_encrypted])
+    rows = await connection.fetch(
+        ENQUEUE, [kind], [key], [subject], [request], [None], [is_encrypted], [None]
+    )
     return rows[0]["action_id"] if rows else None
 
 
@@ -282,8 +299,9 @@ async def to_publish(connection: Connection, kinds: Collection[str], at_once: in
     return await connection.fetch(TO_PUBLISH, list(kinds), at_once)
 
 
-async def note_published(connection: Connection, action_ids: Sequence[UUID]) -> None:
-    await connection.execute(PUBLISHED, action_ids)
+async def note_published(connection: Connection, contexts: Mapping[UUID, str | None]) -> None:
+    """`contexts`: the `traceparent` of the publish by action id; None if it is not recorded."""
+    await connection.execute(PUBLISHED, list(contexts), list(contexts.values()))
 
 
 async def claim(connection: Connection, action_id: UUID, attempt: int) -> ClaimedAction | None:

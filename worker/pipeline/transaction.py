@@ -118,11 +118,12 @@ async def _transact(
         if claimed.corrected:
             corrections = await _correct(family, connection, candidates, claimed, record_changes, tolerance)
         await event_log.note_reuse(connection, claimed.findings)
-        await action_outbox.enqueue_all(connection, effects.actions)
+        contexts = _contexts(candidates)
+        await action_outbox.enqueue_all(connection, effects.actions, contexts)
         await _record_claim(family, connection, candidates, claimed)
         # Last, because other writers of the family wait for it until the commit.
         changes = (*effects.changes, *corrections.changes)
-        await change_outbox.write(connection, family.name, changes, _contexts(candidates))
+        await change_outbox.write(connection, family.name, changes, contexts)
         failpoint("saved")
     failpoint("committed")
     return _report(len(candidates), claimed, effects)

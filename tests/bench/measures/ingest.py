@@ -12,6 +12,7 @@ from tests.bench.lineup import BARE_PUBLISHER, BEHIND_GATEWAY, GATEWAY_SECRET, I
 from tests.bench.load import Prepared, play_at_once
 from tests.bench.plan import Bench
 from tests.bench.processes import Failed
+from tests.bench.results import Ratio
 from tests.bench.world import OVOKO_SECRET, World, free_port
 from worker.amqp.queue_set import main_queue
 from worker.config.gateway import read_key, read_scheme
@@ -36,7 +37,7 @@ async def ingest(bench: Bench) -> None:
             value = await _publish(bench.world, messages, count)
         else:
             sent = signed if contestant is BEHIND_GATEWAY else requests
-            value = await _accepted_per_second(bench, contestant, sent)
+            value = await accepted_per_second(bench, contestant, sent, "ingest", Ratio.PRODUCT_BY_THIS)
         bench.results.add("ingest", "events/s", contestant.name, value)
 
 
@@ -59,8 +60,10 @@ async def _publish(world: World, messages: Path, count: int) -> float:
     return rate([Sample(at, waiting) for at, waiting in seen], count)
 
 
-async def _accepted_per_second(bench: Bench, contestant: Contestant, requests: list[Prepared]) -> float:
-    """Events per second, calculated from the number of waiting messages.
+async def accepted_per_second(
+    bench: Bench, contestant: Contestant, requests: list[Prepared], measure: str, ratio: Ratio
+) -> float:
+    """Events per second, calculated from the number of waiting messages. Adds the duration of an answer.
 
     Raises:
         Failed: Events were answered 200 and are not in the queue.
@@ -76,5 +79,5 @@ async def _accepted_per_second(bench: Bench, contestant: Contestant, requests: l
         raise Failed(f"{contestant.name}: {count} events were answered 200, {waiting} are in the queue")
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         milliseconds = percentile(answers.seconds, share) * 1000
-        bench.results.add(f"ingest, answer {name}", "ms", contestant.name, milliseconds)
+        bench.results.add(f"{measure}, answer {name}", "ms", contestant.name, milliseconds, ratio)
     return rate([Sample(at, waiting) for at, waiting in seen], count)

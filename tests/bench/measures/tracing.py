@@ -1,36 +1,52 @@
-"""What traces cost: the rate of a drain without them, with 1 % of the events recorded, and with all."""
+"""What traces cost the ingest and a drain: without them, with 1 % of the events recorded, and with all."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from tests.bench import backlog
-from tests.bench.lineup import INGEST, TRACED, UNTRACED
+from tests.bench.lineup import INGEST, TRACED, UNTRACED, Contestant
 from tests.bench.measures.drain import drain
+from tests.bench.measures.ingest import FAMILIES, accepted_per_second
 from tests.bench.plan import Bench
 from tests.bench.results import Ratio
 
 MEASURE = "drain with traces"
+INGEST_MEASURE = "ingest with traces"
 
 
 async def tracing(bench: Bench) -> None:
-    """Each contestant drains a backlog that an ingest with the same settings published."""
     async with collector() as url:
-        made = {}
-        for contestant in TRACED:
-            is_traced = contestant is not UNTRACED
-            endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": url} if is_traced else {}
-            traced = contestant.with_settings(endpoint)
-            ingest = replace(INGEST, environment=traced.environment)
-            published = await backlog.make(
-                bench.world, ("inventory",), bench.options.events // 2, ingest=ingest
-            )
-            made[contestant.name] = traced, published
-        for contestant in bench.turns(MEASURE, TRACED):
-            traced, published = made[contestant.name]
-            value = await drain(bench.world, traced, published)
-            bench.results.add(MEASURE, "events/s", contestant.name, value, Ratio.THIS_BY_FIRST)
+        exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": url}
+        contestants = [one if one is UNTRACED else one.with_settings(exporting) for one in TRACED]
+        await _ingest(bench, contestants)
+        await _drain(bench, contestants)
+
+
+async def _ingest(bench: Bench, contestants: Sequence[Contestant]) -> None:
+    count = bench.options.events // 2
+    requests = backlog.requests(bench.world, backlog.events_of(FAMILIES), count)
+    for contestant in bench.turns(INGEST_MEASURE, [_ingest_of(one) for one in contestants]):
+        await bench.world.empty()
+        value = await accepted_per_second(bench, contestant, requests, INGEST_MEASURE, Ratio.THIS_BY_FIRST)
+        bench.results.add(INGEST_MEASURE, "events/s", contestant.name, value, Ratio.THIS_BY_FIRST)
+
+
+async def _drain(bench: Bench, contestants: Sequence[Contestant]) -> None:
+    """Each contestant drains a backlog that an ingest with the same settings published."""
+    count = bench.options.events // 2
+    made = {
+        one.name: await backlog.make(bench.world, FAMILIES, count, ingest=_ingest_of(one))
+        for one in contestants
+    }
+    for contestant in bench.turns(MEASURE, contestants):
+        value = await drain(bench.world, contestant, made[contestant.name])
+        bench.results.add(MEASURE, "events/s", contestant.name, value, Ratio.THIS_BY_FIRST)
+
+
+def _ingest_of(contestant: Contestant) -> Contestant:
+    return replace(INGEST, name=contestant.name, environment=contestant.environment)
 
 
 @asynccontextmanager

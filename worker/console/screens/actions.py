@@ -62,13 +62,14 @@ class ActionsScreen:
 class ActionScreen:
     """All that is known about an action; the request of an encrypted one is None.
 
-    `may_repeat` if a retry may execute it twice.
+    `traces` has the ids of its recorded traces. `may_repeat` if a retry may execute it twice.
     """
 
     action: dict[str, Any]
     request_text: str | None
     may_change: bool
     may_repeat: bool
+    traces: dict[str, str]
 
 
 async def view(console: Console, parameters: Parameters) -> ActionsScreen:
@@ -124,6 +125,7 @@ async def one(console: Console, parameters: Parameters) -> ActionScreen:
         None if shown["request"] is None else json_text(shown["request"], indent=True),
         may_change=state != "done",
         may_repeat=state in ("unknown", "doing"),
+        traces=action_changes.trace_ids(shown),
     )
 
 

@@ -9,6 +9,7 @@ from consumers.family import Connection
 from worker.console.addresses import entity_path, letter_path
 from worker.console.contract import Console, Elsewhere, Parameters
 from worker.console.row_ids import row_id
+from worker.outbox import actions
 from worker.tools.explain.lookup import (
     APPLIED_WITHIN,
     NEWEST_LETTERS,
@@ -88,7 +89,7 @@ def _last(text: str | None) -> tuple[int | None, tuple[str, ...]]:
 async def _exact(
     connection: Connection, listed: Sequence[Partition], query: str
 ) -> tuple[list[Hit], list[str]]:
-    """By indexes: entities, a dead letter, an event."""
+    """By indexes: entities, a dead letter, an event, an action."""
     hits = [
         Hit(family.entity, query, entity_path(family.name, query))
         for family in await families_with(connection, query)
@@ -102,6 +103,10 @@ async def _exact(
     if event_id is not None:
         event_hits, remarks = await _by_event_id(connection, listed, event_id)
         hits += event_hits
+        hits += [
+            Hit(f"action {action['kind']}", str(event_id), f"/actions/{event_id}")
+            for action in await actions.listed(connection, [event_id])
+        ]
     return hits, remarks
 
 

@@ -207,6 +207,13 @@ def change_headers() -> Json:
 
 
 _TRACEPARENT = {TRACEPARENT: TRACE_CONTEXT[TRACEPARENT]}
+_CAUSE = {
+    TRACEPARENT: {
+        **TRACE_CONTEXT[TRACEPARENT],
+        "description": "The trace of the event that caused the change (W3C Trace Context), if it is "
+        "recorded; the same each time the change is delivered, other than the header",
+    }
+}
 
 
 _WEBHOOK_HEADERS: Mapping[str, Json] = {
@@ -253,7 +260,7 @@ def cloud_event(event_type: Json, data: Json) -> Json:
         },
         "data": data,
     }
-    return object_schema({**properties, **_TRACEPARENT}, properties)
+    return object_schema({**properties, **_CAUSE}, properties)
 
 
 def _cloud_event(name: str, state: type[State]) -> Json:

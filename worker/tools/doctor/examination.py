@@ -55,6 +55,7 @@ async def examine_from_console(settings: Settings, seconds: float) -> list[Check
         *of_database,
         *check_exposure(settings),
         *check_certificates(settings),
+        *check_traces(settings, os.environ),
         *of_changes,
         *of_ports,
         *_only_there(settings),
