@@ -53,7 +53,7 @@ def _needs_summary(part: Part) -> bool:
 def _change(change: StatusChange | None) -> dict[str, Any] | None:
     if change is None:
         return None
-    return {"status": change.status, "occurred_at": change.occurred_at, "event_id": change.event_id}
+    return {"status": change.status, "occurred_at": change.occurred_at, "event_id": str(change.event_id)}
 
 
 def _received(received: Received | None) -> dict[str, Any] | None:
