@@ -139,7 +139,7 @@ def read_from_log(plan: Any) -> Iterator[int]:
 
 @pytest.mark.parametrize("analyzed", [False, True])
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
-async def test_neighbours_are_found_by_the_index_of_each_month(
+async def test_neighbours_are_read_by_the_index_of_each_month(
     stack: Stack, analyzed: bool, mode: str
 ) -> None:
     await stack.execute(HISTORY.format(events=2000, every="1 second"))

@@ -42,9 +42,9 @@ def findings_of_everything(store: Store) -> set[Finding]:
     written_off = [report.change.occurred_at for report in reports if report.change.status == "written_off"]
     steps = sorted(Step.of(report) for report in reports if report.is_plausible)
     context = Context("13", min(written_off, default=None))
-    found = sorted(sequence_findings(context, steps), key=lambda finding: finding.message)
+    findings = sorted(sequence_findings(context, steps), key=lambda finding: finding.message)
     # Of two findings under an id that was used twice, the greater message stands.
-    return set({(finding.kind, finding.event_id): finding for finding in found}.values())
+    return set({(finding.kind, finding.event_id): finding for finding in findings}.values())
 
 
 def of_sequences(store: Store) -> set[Finding]:
