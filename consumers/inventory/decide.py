@@ -173,10 +173,12 @@ def reading(part: Part, new: Collection[Event[PartEvent]]) -> Reading:
 
 def with_nearby(part: Part, logged: Iterable[Event[PartEvent]], new: Iterable[Event[PartEvent]] = ()) -> Part:
     """The part with its earlier events that were read. The log holds the new events too."""
-    steps = Counter(Step.of(StatusReport.of(event)) for event in logged if event.is_plausible)
-    steps.subtract(_steps(new) if steps else ())
     newest = part.newest
-    nearby = sorted(steps.elements())
+    nearby = _steps(logged)
+    if nearby:
+        counted = Counter(nearby)
+        counted.subtract(_steps(new))
+        nearby = sorted(counted.elements())
     if newest is not None and all(step.change != newest for step in nearby):
         # The month that has its event may have been dropped from the log.
         nearby = sorted([*nearby, Step(newest, is_observed=False)])
@@ -248,22 +250,15 @@ def decide(part: Part | None, event: Event[PartEvent]) -> Decision[Part]:
         known = part.recomputed or part
         after, rules = _after(known, report)
         before_findings, after_findings = _sequences(known, after, report)
-    withdrawn = tuple(finding for finding in before_findings if finding not in after_findings)
-    again = {_key(finding) for finding in withdrawn}
-    return Decision(
-        after,
-        rules,
-        findings=(
-            *(
-                finding
-                for finding in after_findings
-                if finding not in before_findings or _key(finding) in again
-            ),
-            *_status_findings(event),
-            *implausible(event),
-        ),
-        withdrawn=withdrawn,
-    )
+    withdrawn: tuple[Finding, ...] = ()
+    if before_findings:
+        withdrawn = tuple(finding for finding in before_findings if finding not in after_findings)
+        again = {_key(finding) for finding in withdrawn}
+        after_findings = [
+            finding for finding in after_findings if finding not in before_findings or _key(finding) in again
+        ]
+    findings = (*after_findings, *_status_findings(event), *implausible(event))
+    return Decision(after, rules, findings, withdrawn)
 
 
 def _key(finding: Finding) -> tuple[str, UUID | None]:
@@ -369,19 +364,16 @@ def _sequences(part: Part, after: Part, report: StatusReport) -> tuple[list[Find
     before_context = Context(part.part_id, before_since, crowded_at)
     after_context = Context(part.part_id, after_since, crowded_at)
 
-    def findings(begin: int, end: int, later_than: datetime | None) -> tuple[list[Finding], list[Finding]]:
-        end_after = end + len(after.nearby) - len(part.nearby)
-        return (
-            list(sequence_findings(before_context, part.nearby[begin:end], later_than)),
-            list(sequence_findings(after_context, after.nearby[begin:end_after], later_than)),
-        )
-
-    window = affected(part.nearby, report.change.occurred_at, until)
-    before_findings, after_findings = findings(*window)
-    withdrawn = {finding.event_id for finding in before_findings if finding not in after_findings}
-    if withdrawn and sum(step.change.event_id in withdrawn for step in part.nearby) > len(withdrawn):
-        # Another event with the same id may have the same finding: all are known then, see `reading`.
-        return findings(0, len(part.nearby), None)
+    begin, end, later_than = affected(part.nearby, report.change.occurred_at, until)
+    more = len(after.nearby) - len(part.nearby)
+    before_findings = list(sequence_findings(before_context, part.nearby[begin:end], later_than))
+    after_findings = list(sequence_findings(after_context, after.nearby[begin : end + more], later_than))
+    if before_findings:
+        withdrawn = {finding.event_id for finding in before_findings if finding not in after_findings}
+        if sum(step.change.event_id in withdrawn for step in part.nearby) > len(withdrawn):
+            # Another event with the same id may have the same finding: all are known then, see `reading`.
+            before_findings = list(sequence_findings(before_context, part.nearby))
+            after_findings = list(sequence_findings(after_context, after.nearby))
     return before_findings, after_findings
 
 

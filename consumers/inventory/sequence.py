@@ -1,10 +1,9 @@
 """Reports unusual sequences of a part's statuses, in the order in which they happened."""
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
 from typing import NamedTuple
 
 from consumers.family import Finding
@@ -42,8 +41,7 @@ def count_at(steps: Sequence[Step], instant: datetime) -> int:
     return bisect_right(steps, instant, first, key=instant_of) - first
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What findings about steps depend on besides the steps.
 
     `written_off_since` is the first instant at which the part was written off. `crowded_at` is an instant
@@ -61,7 +59,7 @@ def inserted(steps: Steps, step: Step) -> Steps:
 
 
 def is_crowded(steps: Sequence[Step], instant: datetime) -> bool:
-    return count_at(steps, instant) > MOST_AT_ONCE
+    return len(steps) > MOST_AT_ONCE and count_at(steps, instant) > MOST_AT_ONCE
 
 
 class Affected(NamedTuple):
@@ -77,31 +75,40 @@ class Affected(NamedTuple):
 
 def affected(steps: Steps, instant: datetime, until: datetime | None) -> Affected:
     """What a change at an instant affects: its instant, the next one, and all up to `until`."""
-    low = bisect_left(steps, instant, key=instant_of)
+    begin = low = bisect_left(steps, instant, key=instant_of)
     after = instant_of(steps[low - 1]) if low else None
-    begin = 0 if after is None else bisect_left(steps, after, key=instant_of)
-    high = bisect_right(steps, instant, low, key=instant_of)
-    end = bisect_right(steps, instant_of(steps[high]), high, key=instant_of) if high < len(steps) else high
+    while begin and instant_of(steps[begin - 1]) == after:
+        begin -= 1
+    end = _end_of_instant(steps, low, instant)
+    if end < len(steps):
+        end = _end_of_instant(steps, end, instant_of(steps[end]))
     if until is not None:
         end = max(end, bisect_right(steps, until, key=instant_of))
     return Affected(begin, end, after)
+
+
+def _end_of_instant(steps: Steps, begin: int, instant: datetime) -> int:
+    end = begin
+    while end < len(steps) and instant_of(steps[end]) == instant:
+        end += 1
+    return end
 
 
 def sequence_findings(
     context: Context, steps: Sequence[Step], after: datetime | None = None
 ) -> Iterator[Finding]:
     """Findings about the steps that are later than `after`."""
+    is_observed: dict[StatusChange, bool] = {}
+    for change, observed in steps:
+        is_observed[change] = observed and is_observed.get(change, True)
+    counts = Counter(map(instant_of, steps)) if len(steps) > MOST_AT_ONCE else {}
     before: StatusChange | None = None
-    for instant, group in groupby(steps, key=instant_of):
-        at_once = list(group)
-        is_ordered = len(at_once) <= MOST_AT_ONCE and instant != context.crowded_at
-        is_observed: dict[StatusChange, bool] = {}
-        for step in at_once:
-            is_observed[step.change] = step.is_observed and is_observed.get(step.change, True)
-        for change, observed in is_observed.items():
-            if after is None or instant > after:
-                yield from _step_findings(context, before if is_ordered else None, change, observed)
-            before = change if is_ordered else None
+    for change, observed in is_observed.items():
+        instant = change.occurred_at
+        is_ordered = counts.get(instant, 1) <= MOST_AT_ONCE and instant != context.crowded_at
+        if after is None or instant > after:
+            yield from _step_findings(context, before if is_ordered else None, change, observed)
+        before = change if is_ordered else None
 
 
 def _step_findings(
