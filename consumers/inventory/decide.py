@@ -154,21 +154,22 @@ def reading(part: Part, new: Collection[Event[PartEvent]]) -> Reading:
     if not part.is_written_off and part.reports is None and not all(event.is_plausible for event in new):
         return Reading(everything=True)
     since, latest = part.written_off_since, part.latest.occurred_at
-    counted = Counter(event.instant for event in new if event.is_plausible)
-    instants = set(counted)
+    instants = {event.instant for event in new if event.is_plausible}
     if since is not None:
         # Whatever is later than that is after written_off, whatever its neighbours are.
         instants = {instant for instant in instants if instant <= since}
     elif not part.has_implausible:
-        instants = {
-            instant
-            for instant, count in counted.items()
-            if instant <= latest or count > sequence.MOST_AT_ONCE
-        }
+        crowded = _crowded(new) if len(new) > sequence.MOST_AT_ONCE else ()
+        instants = {instant for instant in instants if instant <= latest or instant in crowded}
     written_off = [event.instant for event in new if event.payload.event_data.status == WRITTEN_OFF]
     first = min(written_off, default=_FOREVER)
     begins_earlier = first < (latest if since is None and not part.has_implausible else since or _FOREVER)
     return Reading(around=frozenset(instants), between=(first, since or _FOREVER) if begins_earlier else None)
+
+
+def _crowded(new: Iterable[Event[PartEvent]]) -> set[datetime]:
+    counted = Counter(event.instant for event in new if event.is_plausible)
+    return {instant for instant, count in counted.items() if count > sequence.MOST_AT_ONCE}
 
 
 def with_nearby(part: Part, logged: Iterable[Event[PartEvent]], new: Iterable[Event[PartEvent]] = ()) -> Part:

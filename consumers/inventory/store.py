@@ -12,6 +12,7 @@ from consumers.inventory.actions import required_actions
 from consumers.inventory.changes import change_type, public_state
 from consumers.inventory.decide import Part, Reading, decide, reading, with_history, with_nearby
 from consumers.inventory.details import PartDetails, load_details
+from consumers.inventory.sequence import Step
 from consumers.inventory.status import StatusChange
 from consumers.inventory.summary import summarized, summary_of
 from consumers.logged import read_logged
@@ -116,23 +117,26 @@ async def load(connection: Connection, events: Sequence[Event[PartEvent]], *, lo
     if whole:
         rows += await connection.fetch(LOAD_HISTORY, sorted(whole))
     logged = _by_part(rows, tolerance)
-    return {
-        part_id: (with_history if part_id in whole else with_nearby)(part, logged[part_id], new[part_id])
-        for part_id, part in parts.items()
-    }
+    for part_id in logged.keys() | whole:
+        complete = with_history if part_id in whole else with_nearby
+        parts[part_id] = complete(parts[part_id], logged[part_id], new[part_id])
+    return parts
 
 
 def _part(row: Mapping[str, Any]) -> Part:
+    latest = StatusChange.of_status(row["status"], row["occurred_at"], row["event_id"])
     part = Part(
         part_id=row["part_id"],
-        latest=StatusChange.of_status(row["status"], row["occurred_at"], row["event_id"]),
+        latest=latest,
         external_id=row["external_id"],
         external_id_at=row["external_id_at"],
         revision=row["revision"],
         has_implausible=row["has_implausible"],
         is_current=not row["is_implausible"],
+        nearby=(Step(latest, is_observed=False),),
     )
-    return summarized(part, row["summary"])
+    part = summarized(part, row["summary"])
+    return with_nearby(part, ()) if part.has_implausible else part
 
 
 async def _load_some(

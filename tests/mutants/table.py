@@ -189,8 +189,8 @@ TABLE = (
     Mutant(
         "a late event is not compared with its neighbours",
         "consumers/inventory/decide.py",
-        "if instant <= latest or count > most}\n",
-        "if count > most}\n",
+        "if instant <= latest or instant in crowded}\n",
+        "if instant in crowded}\n",
         "tests/unit/test_late_events.py::test_neighbours_lead_to_the_same_as_all_events",
     ),
     Mutant(
