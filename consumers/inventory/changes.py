@@ -1,6 +1,7 @@
 """The changes of a part that are published to subscribers."""
 
-from consumers.inventory.decide import SOLD, Part, is_documented
+from consumers.inventory.decide import Part
+from consumers.inventory.status import SOLD, is_documented
 from schemas.changes import PartState
 
 

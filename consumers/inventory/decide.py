@@ -1,55 +1,38 @@
 """Decides a part's status, and reports unusual sequences of statuses."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import pairwise
+from functools import reduce
 from typing import NamedTuple
 from uuid import UUID
 
 from consumers.family import Decision, Event, Finding, implausible
-from schemas.ovoko import NOT_LISTED, PartEvent, PartObserved
-
-IN_WAREHOUSE = "in_warehouse"
-WRITTEN_OFF = "written_off"
-SOLD = frozenset({"sold", "sold_in_ebay", "sold_in_allegro"})
-
-# A higher rank speaks more against selling. At the same instant the higher rank wins, because overselling is
-# the loss that merchants fear. An undocumented status ranks with `sold`.
-_RANKS = {
-    IN_WAREHOUSE: 0,
-    "returned": 1,
-    "unknown_stock_status": 2,
-    "reserved": 3,
-    "sold": 4,
-    "sold_in_ebay": 4,
-    "sold_in_allegro": 4,
-    NOT_LISTED: 4,
-    WRITTEN_OFF: 5,
-}
-_ANY = frozenset(_RANKS)
-
-# Source: docs/providers.md#part-statuses. Nothing may follow written_off. What is listed again may be
-# anything by now.
-_MAY_BECOME = {
-    IN_WAREHOUSE: _ANY,
-    "unknown_stock_status": _ANY,
-    NOT_LISTED: _ANY,
-    "reserved": SOLD | {IN_WAREHOUSE, WRITTEN_OFF},
-    "sold": {"returned"},
-    "sold_in_ebay": {"returned"},
-    "sold_in_allegro": {"returned"},
-    "returned": {IN_WAREHOUSE, WRITTEN_OFF},
-    WRITTEN_OFF: frozenset[str](),
-}
+from consumers.inventory import sequence
+from consumers.inventory.sequence import (
+    Context,
+    Step,
+    Steps,
+    affected,
+    inserted,
+    is_crowded,
+    sequence_findings,
+)
+from consumers.inventory.status import (
+    IN_WAREHOUSE,
+    WRITTEN_OFF,
+    StatusChange,
+    StatusReport,
+    is_documented,
+)
+from schemas.ovoko import PartEvent
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+_FOREVER = datetime.max.replace(tzinfo=UTC)
 
-AFTER_WRITTEN_OFF = "after_written_off"
-UNDOCUMENTED_TRANSITION = "undocumented_transition"
 UNDOCUMENTED_STATUS = "undocumented_status"
-SEQUENCE_FINDINGS = (AFTER_WRITTEN_OFF, UNDOCUMENTED_TRANSITION)
 
 
 class Rule(StrEnum):
@@ -67,51 +50,56 @@ class Rule(StrEnum):
     EXTERNAL_ID = "the newest event that names the merchant's own id sets it"
 
 
-class StatusChange(NamedTuple):
-    """One status that a part was given. Sorts in the order in which changes happened.
-
-    `occurred_at` is the first reception if the sender's timestamp is implausible.
-    """
-
-    occurred_at: datetime
-    rank: int
-    event_id: UUID
-    status: str
-
-    @classmethod
-    def of(cls, event: Event[PartEvent]) -> "StatusChange":
-        return cls.of_status(event.payload.event_data.status, event.instant, event.event_id)
-
-    @classmethod
-    def of_status(cls, status: str, occurred_at: datetime, event_id: UUID) -> "StatusChange":
-        return cls(occurred_at, _RANKS.get(status, _RANKS["sold"]), event_id, status)
-
-
-class StatusReport(NamedTuple):
-    """What one event says about a part. `is_observed`: read from the marketplace's list, not sent."""
-
+class Received(NamedTuple):
     change: StatusChange
     received_at: datetime
-    is_plausible: bool
-    is_observed: bool
-    external_id: str | None
 
-    @classmethod
-    def of(cls, event: Event[PartEvent]) -> "StatusReport":
-        payload = event.payload
-        is_observed = isinstance(payload, PartObserved)
-        return cls(
-            StatusChange.of(event), event.received_at, event.is_plausible, is_observed, payload.merchants_id
-        )
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What the status of a part with implausible timestamps is decided from, out of any number of events.
+
+    - `newest`: the newest plausible change, with the last of its receptions.
+    - `last`: the plausible change that was received last.
+    - `warning`: the last implausible change that speaks against selling; it counts from its reception.
+    """
+
+    newest: Received | None = None
+    last: Received | None = None
+    warning: StatusChange | None = None
+
+    def adding(self, report: StatusReport) -> "Reports":
+        change = report.change
+        if report.is_plausible:
+            received = Received(change, report.received_at)
+            return Reports(
+                received if self.newest is None else max(self.newest, received),
+                received if self.last is None else max(self.last, received, key=_by_reception),
+                self.warning,
+            )
+        if change.status == IN_WAREHOUSE:
+            return self
+        return replace(self, warning=change if self.warning is None else max(self.warning, change))
+
+
+def _by_reception(received: Received) -> tuple[datetime, StatusChange]:
+    return received.received_at, received.change
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part's row. `latest` is the change that its status comes from.
+    """A part's row, and what is known of its earlier events.
 
-    `has_implausible` says whether any of its events has an implausible timestamp. `history` holds the reports
-    of all its events. It is None if no event to come is older than `latest` and none is implausible: then
-    what came before `latest` makes no difference.
+    - `latest`: the change that its status comes from.
+    - `has_implausible`: whether any of its events has an implausible timestamp.
+    - `written_off_since`: the first instant at which it was written off.
+    - `is_crowded`: whether it has more events at the instant of `latest` than can be ordered. Not set if it
+      was written off or has implausible timestamps, because nothing depends on it then.
+    - `reports`: only if it has implausible timestamps and was not written off.
+    - `is_current`: False if the row lacks the values above, because an earlier release wrote it.
+    - `known`: the reports of all its events, if they are known.
+    - `nearby`: its plausible changes around those to come, and the newest one.
+    - `recomputed`: what all its events led to, if they were read; the row itself may say otherwise.
     """
 
     part_id: str
@@ -120,93 +108,158 @@ class Part:
     external_id_at: datetime | None
     revision: int = 0
     has_implausible: bool = False
-    history: frozenset[StatusReport] | None = field(default=None, compare=False)
+    written_off_since: datetime | None = None
+    is_crowded: bool = False
+    reports: Reports | None = None
+    is_current: bool = True
+    known: Reports | None = field(default=None, compare=False)
+    nearby: Steps = field(default=(), compare=False)
+    recomputed: "Part | None" = field(default=None, compare=False)
+
+    @property
+    def is_written_off(self) -> bool:
+        return self.latest.status == WRITTEN_OFF
+
+    @property
+    def newest(self) -> StatusChange | None:
+        """The newest plausible change, if it is known."""
+        if not self.has_implausible:
+            return self.latest
+        return None if self.reports is None or self.reports.newest is None else self.reports.newest.change
 
 
-def is_documented(status: str) -> bool:
-    return status in _RANKS
+class Reading(NamedTuple):
+    """What new events of a part need to know of its earlier ones.
+
+    - `everything`: all events.
+    - `around`: the plausible events at these instants and, of those before and after, the nearest instants.
+    - `between`: the plausible events that are later than the first of two instants, up to the second one.
+    """
+
+    everything: bool = False
+    around: frozenset[datetime] = frozenset()
+    between: tuple[datetime, datetime] | None = None
 
 
-def needs_history(part: Part, new: Iterable[Event[PartEvent]]) -> bool:
-    """Whether a new event happened before the known status, or an event of the part is implausible."""
-    return part.has_implausible or any(
-        not event.is_plausible or StatusChange.of(event) < part.latest for event in new
-    )
+def reading(part: Part, new: Collection[Event[PartEvent]]) -> Reading:
+    """What `decide` needs. The cost per event does not grow with the number of earlier events.
+
+    All of them are read once if the row is of an earlier release, and once when the first event with an
+    implausible timestamp comes. An event that writes a part off earlier than known changes the findings of
+    all events up to then: each event is read for that at most once. If the id of an event that is read here
+    was used for another event, too, all are read: a finding of one of them must outlive that of the other.
+    """
+    if not part.is_current:
+        return Reading(everything=True)
+    if not part.is_written_off and part.reports is None and not all(event.is_plausible for event in new):
+        return Reading(everything=True)
+    since, latest = part.written_off_since, part.latest.occurred_at
+    instants = {event.instant for event in new if event.is_plausible}
+    if since is not None:
+        # Whatever is later than that is after written_off, whatever its neighbours are.
+        instants = {instant for instant in instants if instant <= since}
+    elif not part.has_implausible:
+        crowded = _crowded(new) if len(new) > sequence.MOST_AT_ONCE else ()
+        instants = {instant for instant in instants if instant <= latest or instant in crowded}
+    written_off = [event.instant for event in new if event.payload.event_data.status == WRITTEN_OFF]
+    first = min(written_off, default=_FOREVER)
+    begins_earlier = first < (latest if since is None and not part.has_implausible else since or _FOREVER)
+    return Reading(around=frozenset(instants), between=(first, since or _FOREVER) if begins_earlier else None)
+
+
+def _crowded(new: Iterable[Event[PartEvent]]) -> set[datetime]:
+    counted = Counter(event.instant for event in new if event.is_plausible)
+    return {instant for instant, count in counted.items() if count > sequence.MOST_AT_ONCE}
+
+
+def with_nearby(part: Part, logged: Iterable[Event[PartEvent]], new: Iterable[Event[PartEvent]] = ()) -> Part:
+    """The part with its earlier events that were read. The log holds the new events too."""
+    newest = part.newest
+    nearby = _steps(logged)
+    if nearby:
+        counted = Counter(nearby)
+        counted.subtract(_steps(new))
+        nearby = sorted(counted.elements())
+    if newest is not None and all(step.change != newest for step in nearby):
+        # The month that has its event may have been dropped from the log.
+        nearby = sorted([*nearby, Step(newest, is_observed=False)])
+    return replace(part, known=part.reports, nearby=tuple(nearby))
+
+
+def _steps(events: Iterable[Event[PartEvent]]) -> list[Step]:
+    return [Step.of(StatusReport.of(event)) for event in events if event.is_plausible]
 
 
 def with_history(part: Part, logged: Iterable[Event[PartEvent]], new: Collection[Event[PartEvent]]) -> Part:
-    """The part with its earlier reports. The log holds the new events too."""
-    every = [StatusReport.of(event) for event in logged]
-    earlier = frozenset(every).difference(map(StatusReport.of, new))
+    """The part with all its earlier events. The log holds the new events too."""
+
+    def is_trusted(instant: datetime) -> bool:
+        # An earlier release may have taken it from an implausible timestamp.
+        return part.is_current or all(event.accepts(instant) for event in new)
+
+    counted = Counter(map(StatusReport.of, logged))
+    counted.subtract(map(StatusReport.of, new))
+    reports = list(counted.elements())
     latest = part.latest
     if all(
-        (report.change.event_id, report.change.status) != (latest.event_id, latest.status) for report in every
+        (report.change.event_id, report.change.status) != (latest.event_id, latest.status)
+        for report in reports
     ):
-        # Months that were dropped from the log are missing here, but the latest change is always known. An
-        # earlier release may have taken it from an implausible timestamp.
-        is_plausible = all(event.accepts(latest.occurred_at) for event in new)
+        # Months that were dropped from the log are missing here, but the latest change is always known.
+        is_plausible = is_trusted(latest.occurred_at)
         received_at = latest.occurred_at if is_plausible else _NEVER
-        earlier |= {StatusReport(latest, received_at, is_plausible, is_observed=False, external_id=None)}
-    return replace(part, history=earlier)
+        reports.append(StatusReport(latest, received_at, is_plausible, is_observed=False, external_id=None))
+    named = [(one.change.occurred_at, one.external_id) for one in reports if one.external_id is not None]
+    at = part.external_id_at
+    if at is not None and part.external_id is not None and (not named or is_trusted(at)):
+        named.append((at, part.external_id))
+    named_at, external_id = max(named, default=(None, None))
+    known = reduce(Reports.adding, reports, Reports())
+    written_off = [report.change for report in reports if report.change.status == WRITTEN_OFF]
+    latest = max(written_off) if written_off else _standing(known)[0] or max(one.change for one in reports)
+    recomputed = _summarized(
+        Part(
+            part.part_id,
+            latest,
+            external_id,
+            named_at,
+            part.revision,
+            has_implausible=part.has_implausible or not all(report.is_plausible for report in reports),
+            written_off_since=min(written_off).occurred_at if written_off else None,
+            known=known,
+            nearby=tuple(sorted(Step.of(report) for report in reports if report.is_plausible)),
+        )
+    )
+    return replace(part, recomputed=recomputed)
 
 
 def decide(part: Part | None, event: Event[PartEvent]) -> Decision[Part]:
     """The newest plausible change wins, whatever the order of arrival; written_off is final.
 
     An implausible timestamp never makes a part sellable against a plausible one. If it makes a part
-    unsellable, that stands until a plausible event is received later.
+    unsellable, that stands until a plausible event is received later. When such an event happened is not
+    known, so it has no place in the sequence of changes, but what happened after it was received, if it wrote
+    the part off, happened after that.
     """
     report = StatusReport.of(event)
-    if part is not None and part.history is None and report.is_plausible:
-        return _decide_by_latest(part, event, report)
-    known = _known_reports(part)
-    every = known | {report}
-    part_id = event.payload.entity_id
-    findings_before = list(sequence_findings(part_id, known))
-    findings_after = list(sequence_findings(part_id, every))
-    withdrawn = tuple(finding for finding in findings_before if finding not in findings_after)
-    after, rules = _after(part, event, report, known)
-    return Decision(
-        after,
-        rules,
-        findings=(
-            *(
-                finding
-                for finding in findings_after
-                if finding not in findings_before or _key(finding) in map(_key, withdrawn)
-            ),
-            *_status_findings(event),
-            *implausible(event),
-        ),
-        withdrawn=withdrawn,
-    )
-
-
-def _decide_by_latest(part: Part, event: Event[PartEvent], report: StatusReport) -> Decision[Part]:
-    """The same decision in less time, if nothing before the latest change makes a difference."""
-    change = report.change
-    before, after = (part.latest, change) if part.latest <= change else (change, part.latest)
-    is_observed = report.is_observed and after == change
-    findings: tuple[Finding, ...] = ()
-    if before != after:
-        findings = tuple(_step_findings(part.part_id, before, after, is_observed, False))
-    external_id, external_id_at = _newer_external_id(part, report)
-    latest, rule = _latest(part.latest, change)
-    state = Part(part.part_id, latest, external_id, external_id_at, part.revision, part.has_implausible)
-    rules = (rule,) if external_id == part.external_id else (rule, Rule.EXTERNAL_ID)
-    return Decision(state, rules, findings + _status_findings(event))
-
-
-def _known_reports(part: Part | None) -> frozenset[StatusReport]:
     if part is None:
-        return frozenset()
-    if part.history is not None:
-        return part.history
-    # The history is loaded if any event is implausible: the latest change is a plausible one.
-    latest = part.latest
-    return frozenset(
-        {StatusReport(latest, latest.occurred_at, is_plausible=True, is_observed=False, external_id=None)}
-    )
+        after = _first(event.payload.entity_id, report)
+        rules: tuple[Rule, ...] = (Rule.FIRST,)
+        before_findings: list[Finding] = []
+        after_findings: list[Finding] = []
+    else:
+        known = part.recomputed or part
+        after, rules = _after(known, report)
+        before_findings, after_findings = _sequences(known, after, report)
+    withdrawn: tuple[Finding, ...] = ()
+    if before_findings:
+        withdrawn = tuple(finding for finding in before_findings if finding not in after_findings)
+        again = {_key(finding) for finding in withdrawn}
+        after_findings = [
+            finding for finding in after_findings if finding not in before_findings or _key(finding) in again
+        ]
+    findings = (*after_findings, *_status_findings(event), *implausible(event))
+    return Decision(after, rules, findings, withdrawn)
 
 
 def _key(finding: Finding) -> tuple[str, UUID | None]:
@@ -214,104 +267,115 @@ def _key(finding: Finding) -> tuple[str, UUID | None]:
     return (finding.kind, finding.event_id)
 
 
-def _after(
-    part: Part | None, event: Event[PartEvent], report: StatusReport, known: frozenset[StatusReport]
-) -> tuple[Part, tuple[Rule, ...]]:
-    every = known | {report}
-    if part is None:
-        external_id_at = None if report.external_id is None else event.instant
-        first = Part(
-            event.payload.entity_id,
-            report.change,
-            report.external_id,
-            external_id_at,
+def _first(part_id: str, report: StatusReport) -> Part:
+    change, external_id = report.change, report.external_id
+    return _summarized(
+        Part(
+            part_id,
+            change,
+            external_id,
+            None if external_id is None else change.occurred_at,
             has_implausible=not report.is_plausible,
-            history=every,
+            written_off_since=change.occurred_at if change.status == WRITTEN_OFF else None,
+            known=Reports().adding(report),
+            nearby=(Step.of(report),) if report.is_plausible else (),
         )
-        return first, (Rule.FIRST,)
-    latest, rule = standing(every)
-    external_id, external_id_at = _external_id(part, event, every)
+    )
+
+
+def _after(part: Part, report: StatusReport) -> tuple[Part, tuple[Rule, ...]]:
+    change = report.change
+    before = part.known
+    if before is None and not report.is_plausible:
+        # All earlier events were plausible.
+        received = Received(part.latest, part.latest.occurred_at)
+        before = Reports(newest=received, last=received)
+    known = None if before is None else before.adding(report)
+    has_implausible = part.has_implausible or not report.is_plausible
+    if WRITTEN_OFF in (part.latest.status, change.status):
+        latest, rule = _latest(part.latest, change)
+        rule = rule if latest == change else Rule.WRITTEN_OFF_FINAL
+    elif not has_implausible or before is None or known is None:
+        latest, rule = _latest(part.latest, change)
+    else:
+        latest, rule = _weighed(part, report, before, known)
+    external_id, external_id_at = _newer_external_id(part, report)
+    since = part.written_off_since
+    if change.status == WRITTEN_OFF:
+        since = change.occurred_at if since is None else min(since, change.occurred_at)
     after = Part(
         part.part_id,
         latest,
         external_id,
         external_id_at,
         part.revision,
-        part.has_implausible or any(not one.is_plausible for one in every),
-        every,
+        has_implausible,
+        since,
+        part.is_crowded and part.latest.occurred_at == latest.occurred_at,
+        known=known,
+        nearby=inserted(part.nearby, Step.of(report)) if report.is_plausible else part.nearby,
     )
-    match rule:
-        case Rule.NEWEST:
-            rule = _rule_of_order(known, report)
-        case Rule.WRITTEN_OFF_FINAL if report.change == latest:
-            _, rule = _latest(part.latest, latest)
-    return after, (rule,) if external_id == part.external_id else (rule, Rule.EXTERNAL_ID)
+    return _summarized(after), (rule,) if external_id == part.external_id else (rule, Rule.EXTERNAL_ID)
 
 
-def standing(reports: Collection[StatusReport]) -> tuple[StatusChange, Rule]:
-    """The change that determines a part's status, out of all known reports, and the rule."""
-    final = [report.change for report in reports if report.change.status == WRITTEN_OFF]
-    if final:
-        return max(final), Rule.WRITTEN_OFF_FINAL
-    plausible = [report for report in reports if report.is_plausible]
-    warnings = [
-        report for report in reports if not report.is_plausible and report.change.status != IN_WAREHOUSE
-    ]
-    if not warnings:
-        return max(report.change for report in plausible or reports), Rule.NEWEST
-    warned_at, warning = max((report.received_at, report.change) for report in warnings)
-    since = [report.change for report in plausible if report.received_at > warned_at]
-    if not since:
+def _summarized(part: Part) -> Part:
+    """The part with those values of its row that depend on `known` and `nearby`."""
+    if part.is_written_off:
+        return replace(part, is_crowded=False, reports=None)
+    if part.has_implausible:
+        return replace(part, is_crowded=False, reports=part.known)
+    crowded = part.is_crowded or is_crowded(part.nearby, part.latest.occurred_at)
+    return replace(part, is_crowded=True) if crowded else part
+
+
+def _weighed(part: Part, report: StatusReport, before: Reports, known: Reports) -> tuple[StatusChange, Rule]:
+    """The status of a part with implausible timestamps."""
+    latest, rule = _standing(known)
+    if latest is None:
+        return _latest(part.latest, report.change)
+    if known.warning is not None:
+        return latest, rule
+    if not report.is_plausible:
+        return latest, Rule.IMPLAUSIBLE_NEVER_SELLS
+    if before.newest is None:
+        return latest, Rule.PLAUSIBLE_OVERRULES
+    return _latest(before.newest.change, report.change)
+
+
+def _standing(known: Reports) -> tuple[StatusChange | None, Rule]:
+    """The change that determines the status. None if all are implausible, and none speaks against selling."""
+    newest, last, warning = known.newest, known.last, known.warning
+    if warning is None:
+        return None if newest is None else newest.change, Rule.NEWEST
+    if newest is None or last is None or last.received_at <= warning.occurred_at:
         return warning, Rule.IMPLAUSIBLE_STANDS
-    newest = max(report.change for report in plausible)
-    return (max(since) if newest.status == IN_WAREHOUSE else newest), Rule.PLAUSIBLE_OVERRULES
+    if newest.change.status != IN_WAREHOUSE or newest.received_at > warning.occurred_at:
+        return newest.change, Rule.PLAUSIBLE_OVERRULES
+    # The newest one was received before the warning: only what was received since overrules it.
+    return last.change, Rule.PLAUSIBLE_OVERRULES
 
 
-def _rule_of_order(known: Collection[StatusReport], report: StatusReport) -> Rule:
-    """How a report compares with the known ones, if the newest plausible change wins."""
-    if not report.is_plausible and any(one.is_plausible for one in known):
-        return Rule.IMPLAUSIBLE_NEVER_SELLS
-    comparable = [one.change for one in known if one.is_plausible is report.is_plausible]
-    if not comparable:
-        return Rule.PLAUSIBLE_OVERRULES if known else Rule.FIRST
-    _, rule = _latest(max(comparable), report.change)
-    return rule
+def _sequences(part: Part, after: Part, report: StatusReport) -> tuple[list[Finding], list[Finding]]:
+    """The findings about the steps that the report affects, before and after it."""
+    before_since, after_since = part.written_off_since, after.written_off_since
+    if not report.is_plausible and before_since == after_since:
+        return [], []
+    until = None if before_since == after_since else before_since or _FOREVER
+    crowded_at = part.latest.occurred_at if part.is_crowded else None
+    before_context = Context(part.part_id, before_since, crowded_at)
+    after_context = Context(part.part_id, after_since, crowded_at)
 
-
-def sequence_findings(part_id: str, reports: Iterable[StatusReport]) -> Iterator[Finding]:
-    """Unusual steps between a part's changes, in the order in which they happened.
-
-    A report that is implausible and sellable changed nothing, so it is left out. What happened between an
-    observed change and the one before it is not known.
-    """
-    is_observed: dict[StatusChange, bool] = {}
-    for report in reports:
-        if report.is_plausible or report.change.status != IN_WAREHOUSE:
-            is_observed[report.change] = report.is_observed and is_observed.get(report.change, True)
-    is_written_off = False
-    for before, after in pairwise(sorted(is_observed)):
-        yield from _step_findings(part_id, before, after, is_observed[after], is_written_off)
-        is_written_off = is_written_off or before.status == WRITTEN_OFF
-
-
-def _step_findings(
-    part_id: str, before: StatusChange, after: StatusChange, is_observed: bool, is_written_off: bool
-) -> Iterator[Finding]:
-    if after.status in (WRITTEN_OFF, NOT_LISTED):
-        # A part can be written off, or disappear from the marketplace's list, in any status.
-        return
-    if is_written_off or before.status == WRITTEN_OFF:
-        yield Finding(AFTER_WRITTEN_OFF, part_id, after.event_id, f"{after.status} after written_off")
-    elif not is_observed and not _is_documented_step(before.status, after.status):
-        message = f"{before.status} became {after.status}"
-        yield Finding(UNDOCUMENTED_TRANSITION, part_id, after.event_id, message)
-
-
-def _is_documented_step(before: str, after: str) -> bool:
-    # An undocumented status is a finding of its own; steps to and from it are not reported again.
-    if before == after or before not in _RANKS or after not in _RANKS:
-        return True
-    return after in _MAY_BECOME[before]
+    begin, end, later_than = affected(part.nearby, report.change.occurred_at, until)
+    more = len(after.nearby) - len(part.nearby)
+    before_findings = list(sequence_findings(before_context, part.nearby[begin:end], later_than))
+    after_findings = list(sequence_findings(after_context, after.nearby[begin : end + more], later_than))
+    if before_findings:
+        withdrawn = {finding.event_id for finding in before_findings if finding not in after_findings}
+        if sum(step.change.event_id in withdrawn for step in part.nearby) > len(withdrawn):
+            # Another event with the same id may have the same finding: all are known then, see `reading`.
+            before_findings = list(sequence_findings(before_context, part.nearby))
+            after_findings = list(sequence_findings(after_context, after.nearby))
+    return before_findings, after_findings
 
 
 def _latest(known: StatusChange, new: StatusChange) -> tuple[StatusChange, Rule]:
@@ -339,26 +403,8 @@ def _newer_external_id(part: Part, report: StatusReport) -> tuple[str | None, da
     return known, known_at
 
 
-def _external_id(
-    part: Part, event: Event[PartEvent], every: Iterable[StatusReport]
-) -> tuple[str | None, datetime | None]:
-    """The merchant's own id from all reports.
-
-    The id of the row counts as well, unless an earlier release took it from an implausible timestamp.
-    """
-    named = [(one.change.occurred_at, one.external_id) for one in every if one.external_id is not None]
-    if (
-        part.external_id is not None
-        and part.external_id_at is not None
-        and (not named or event.accepts(part.external_id_at))
-    ):
-        named.append((part.external_id_at, part.external_id))
-    named_at, external_id = max(named, default=(None, None))
-    return external_id, named_at
-
-
 def _status_findings(event: Event[PartEvent]) -> tuple[Finding, ...]:
     data = event.payload.event_data
-    if data.status in _RANKS:
+    if is_documented(data.status):
         return ()
     return (Finding(UNDOCUMENTED_STATUS, data.part_id, event.event_id, f"status {data.status}"),)

@@ -1,12 +1,15 @@
 """A family's rows, findings and communications in memory: the real `apply_events`, no database."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from consumers.effects import Effects, apply_events, correct
 from consumers.family import Communication, Connection, Event, Finding
-from consumers.inventory.decide import Part, needs_history, with_history
+from consumers.inventory import sequence
+from consumers.inventory.decide import Part, reading, with_history, with_nearby
+from consumers.inventory.summary import summarized, summary_of
 from consumers.registry import AnyFamily
 from schemas.changes import Change
 from worker.actions.registry import KINDS
@@ -35,6 +38,9 @@ class Store:
     due: dict[Any, Communication] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     requested: set[str] = field(default_factory=set)
+    summaries: dict[str, str | None] = field(default_factory=dict)
+    reads_everything: bool = False
+    read: int = 0
 
     async def apply(self, batch: Sequence[Event[Any]]) -> None:
         new: dict[Any, Event[Any]] = {}
@@ -86,22 +92,47 @@ class Store:
         keys = {self.family.key(event.payload) for event in events}
         rows = {key: self.rows[key] for key in keys if key in self.rows}
         return {
-            key: self._with_history(row, events) if isinstance(row, Part) else row
+            key: self._with_earlier(row, events) if isinstance(row, Part) else row
             for key, row in rows.items()
         }
 
-    def _with_history(self, part: Part, events: Sequence[Event[Any]]) -> Part:
+    def _with_earlier(self, part: Part, events: Sequence[Event[Any]]) -> Part:
+        """What `consumers.inventory.store.load` reads from the log."""
         new = [event for event in events if event.payload.entity_id == part.part_id]
-        if not needs_history(part, new):
-            return replace(part, history=None)
         logged = [event for event in self.log.values() if event.payload.entity_id == part.part_id]
-        return with_history(part, logged, new)
+        now = max(event.received_at for event in self.log.values())
+        is_current = part.latest.occurred_at <= now + new[0].tolerance
+        # A database does not store attributes that are no columns.
+        row = replace(part, is_current=is_current, written_off_since=None, is_crowded=False, reports=None)
+        part = summarized(row, self.summaries[part.part_id])
+        wanted = reading(part, new)
+        if wanted.everything or self.reads_everything:
+            self.read += len(logged)
+            return with_history(part, logged, new)
+        plausible = sorted((event for event in logged if event.is_plausible), key=lambda one: one.instant)
+        read: dict[int, Event[Any]] = {}
+        for instant in wanted.around:
+            before = max((one.instant for one in plausible if one.instant < instant), default=None)
+            after = min((one.instant for one in plausible if one.instant > instant), default=None)
+            for near in (before, instant, after):
+                at_once = [event for event in plausible if event.instant == near]
+                read |= {id(event): event for event in at_once[: sequence.MOST_AT_ONCE + 1 + len(new)]}
+        if wanted.between:
+            first, last = wanted.between
+            read |= {id(event): event for event in plausible if first < event.instant <= last}
+        self.read += len(read)
+        used = Counter(event.event_id for event in self.log.values())
+        if any(used[event.event_id] > 1 for event in read.values()):
+            return with_history(part, logged, new)
+        return with_nearby(part, read.values(), new)
 
     async def _save(self, _: Connection, states: Collection[Any]) -> None:
         for state in states:
-            # A database does not store attributes that are no columns.
-            stored = replace(state, history=None) if isinstance(state, Part) else state
-            self.rows[self._key_of(state)] = stored
+            if isinstance(state, Part):
+                # The store does not count revisions: the row has the revision 0 again.
+                self.summaries[state.part_id] = summary_of(replace(state, revision=-1))
+                state = replace(state, known=None, nearby=())
+            self.rows[self._key_of(state)] = state
 
     def _key_of(self, state: Any) -> Any:
         if self.family.name == "reminders":

@@ -143,6 +143,6 @@ def test_a_part_without_its_history_is_decided_by_the_same_rule(later: str, seco
     event = claimed(part(later, second, external_id="b"), "later")
 
     with_history = inventory.decide(first.state, event)
-    without = inventory.decide(replace(first.state, history=None), event)
+    without = inventory.decide(replace(first.state, known=None, nearby=first.state.nearby), event)
 
     assert (without.state, without.rules) == (with_history.state, with_history.rules)

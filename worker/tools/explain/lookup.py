@@ -47,7 +47,7 @@ CLOCK_DIFFERENCE = timedelta(minutes=5)
 # The ids in the evidence; the number of an attempt is none.
 _NAMED = ", ".join(f"evidence->>'{name}'" for name in EVIDENCE if name != "gateway_attempt")
 
-# By event_log_by_entity. An entity with many events is read in part: its rows say the rest.
+# By event_log_by_time. An entity with many events is read in part: its rows say the rest.
 FAMILIES_IN_LOG = """
 SELECT DISTINCT family
 FROM (
@@ -58,7 +58,7 @@ FROM (
 ) AS logged
 """
 
-# By event_log_by_entity; ends after $3 rows.
+# By event_log_by_time; ends after $3 rows.
 COUNT_EVENTS = """
 SELECT count(*) AS events
 FROM (
@@ -69,7 +69,7 @@ FROM (
 ) AS logged
 """
 
-# By event_log_by_entity, in the partitions between two times: reads all events that the entity has there, and
+# By event_log_by_time, in the partitions between two times: reads all events that the entity has there, and
 # none of another.
 NEWEST_EVENTS = """
 SELECT *

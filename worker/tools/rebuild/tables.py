@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from consumers.family import COMMUNICATIONS, FINDINGS, Table
 from consumers.registry import FAMILIES, AnyFamily
 
-# Columns that say when or how often a row was written, not what it means.
-UNCOMPARED = frozenset({"revision", "finding_id", "noted_at"})
+# Columns that say when, how often or by which release a row was written, not what it means.
+UNCOMPARED = frozenset({"revision", "summary", "finding_id", "noted_at"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import orjson
 
-from consumers.inventory.decide import IN_WAREHOUSE, WRITTEN_OFF
+from consumers.inventory.status import IN_WAREHOUSE, WRITTEN_OFF
 from consumers.returns.decide import Return
 from schemas.ovoko import NOT_LISTED
 from schemas.ovoko_api import MOST_PARTS_ON_A_PAGE, Entity, ListedPart, OrderReturn, Rows
