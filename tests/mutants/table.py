@@ -203,8 +203,8 @@ TABLE = (
     Mutant(
         "the token stays in the body",
         "worker/intake/intake.py",
-        "    plain = _without_secrets(body, member, secrets)\n    stored",
-        "    plain = body\n    stored",
+        "    plain = without_secrets(without, _values(secrets))\n",
+        "    plain = body\n",
         "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_encrypted",
     ),
     Mutant(
