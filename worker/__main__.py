@@ -1,6 +1,6 @@
 """`python -m worker` is `stockhook`."""
 
-from worker.cli.app import main
+from worker.cli.entry_point import main
 
 if __name__ == "__main__":
     main()

@@ -64,7 +64,7 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> 
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r}); import worker; "
         "assert 'installed' in worker.__file__, worker.__file__; "
-        "sys.argv = ['stockhook', '--version']; from worker.cli.app import main; main()"
+        "sys.argv = ['stockhook', '--version']; from worker.cli.entry_point import main; main()"
     )
     output = run(sys.executable, "-P", "-c", code, folder=tmp_path)
 

@@ -255,8 +255,8 @@ TABLE = (
     Mutant(
         "the token stays in the body",
         "worker/intake/intake.py",
-        "    plain = _without_secrets(body, member, secrets)\n    stored",
-        "    plain = body\n    stored",
+        "    plain = without_secrets(without, _values(secrets))\n",
+        "    plain = body\n",
         "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_encrypted",
     ),
     Mutant(
@@ -422,6 +422,27 @@ TABLE = (
         "        if self.include(peer):\n",
         "        if True:\n",
         "tests/unit/test_trusted_proxies.py::test_the_header_of_an_untrusted_peer_is_ignored",
+    ),
+    Mutant(
+        "bank details are not recognized by a name in other letters than ASCII",
+        "worker/intake/encryption.py",
+        '        plain = _without_punctuation(body.decode(errors="replace"))\n',
+        '        plain = body.decode(errors="replace").lower()\n',
+        "tests/unit/test_encryption.py::test_no_white_space_or_punctuation_in_a_name_hides_bank_details",
+    ),
+    Mutant(
+        "the ids of an event depend on its token",
+        "worker/intake/intake.py",
+        "        del document[member]\n",
+        "        pass\n",
+        "tests/unit/test_intake.py",
+    ),
+    Mutant(
+        "an inner container ends at its first bracket",
+        "worker/intake/json_bytes.py",
+        '        depth += 1 if body[position - 1] in b"{[" else -1\n',
+        "        depth -= 1\n",
+        "tests/unit/test_body.py::test_the_outermost_members_are_the_same_if_inner_ones_are_skipped",
     ),
     Mutant(
         "a wrong signature of a gateway is accepted",

@@ -19,7 +19,7 @@ import sys
 from typing import Any, NoReturn
 
 import worker
-from worker.cli.app import main
+from worker.cli.entry_point import main
 
 LARGEST_BYTES = 200_000
 

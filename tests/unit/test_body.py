@@ -109,22 +109,40 @@ def test_strings_that_are_values_are_returned(
 
 
 def test_hostile_bodies_take_time_in_proportion_to_their_size() -> None:
-    for hostile in (b'"' + b'\\"' * 130_000, b"{" * 260_000, b'{"' * 130_000, b"\\" * 260_000):
+    for hostile in (
+        b'"' + b'\\"' * 130_000,
+        b"{" * 260_000,
+        b'{"' * 130_000,
+        b"\\" * 260_000,
+        b'{"a":[' + b'"",' * 85_000,
+        b'{"a":[' + b'"\\' * 130_000,
+        b'{"a":[' + b"[]" * 130_000,
+        b'{"a":[' + b"[" * 260_000,
+    ):
         assert without_member(hostile, "token") == hostile
 
 
-@given(
-    pieces=st.lists(
-        st.sampled_from(
-            [
-                b'"token":"a"', b'"token" x : "b"', b'"\\u0074o\\u006Ben":"\\u0063"', b'"a":"token"',
-                b'"token":', b'"d"', b"{", b"}", b"[", b"]", b",", b",", b":", b'"', b"\\", b" ",
-                b'"\\"token":"e"',
-            ]
-        ),
-        max_size=10,
-    )
+pieces_of_bodies = st.lists(
+    st.sampled_from(
+        [
+            b'"token":"a"', b'"token" x : "b"', b'"\\u0074o\\u006Ben":"\\u0063"', b'"a":"token"',
+            b'"token":', b'"d"', b"{", b"}", b"[", b"]", b",", b",", b":", b'"', b"\\", b" ",
+            b'"\\"token":"e"',
+        ]
+    ),
+    max_size=10,
 )  # fmt: skip
+
+
+@given(pieces=pieces_of_bodies)
+def test_the_outermost_members_are_the_same_if_inner_ones_are_skipped(pieces: list[bytes]) -> None:
+    """Of valid and of broken bodies."""
+    body = b'{"a":' + b"".join(pieces)
+
+    assert list(members(body, deepest=1)) == [each for each in members(body) if each.depth == 1]
+
+
+@given(pieces=pieces_of_bodies)
 def test_a_scan_returns_only_possible_values(pieces: list[bytes]) -> None:
     body = b"{" + b"".join(pieces)
     string = top_level_string(body, "token")

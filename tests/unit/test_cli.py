@@ -39,7 +39,7 @@ def test_help_before_a_command_is_the_help_of_the_command() -> None:
 
 def test_the_list_of_commands_loads_none() -> None:
     code = (
-        "import atexit, sys; from worker.cli.app import main; sys.argv = ['stockhook', '--help']; "
+        "import atexit, sys; from worker.cli.entry_point import main; sys.argv = ['stockhook', '--help']; "
         "atexit.register(lambda: print({'asyncpg', 'aio_pika', 'consumers'} & sys.modules.keys())); main()"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -103,6 +103,42 @@ def test_a_command_loads_no_more_than_it_needs(command: str, unwanted: tuple[str
     assert loaded.strip() == "set()"
 
 
+# What only other processes need.
+HEAVY = {
+    "asyncpg", "cyclopts", "httpcore", "httpx", "jinja2", "opentelemetry", "pygments", "rich", "starlette",
+    "uvicorn", "worker.actions", "worker.change_feed", "worker.console", "worker.dead_letters",
+    "worker.pipeline", "worker.postgres.pool", "worker.simulator", "worker.tools",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["ingest", "run"])
+def test_a_process_that_needs_neither_database_nor_terminal_loads_neither(command: str) -> None:
+    """What it loads stays in memory as long as it runs."""
+    # It ends before it serves, since a setting cannot be read.
+    code = f"""
+import sys
+from types import SimpleNamespace
+from worker.cli.entry_point import main
+sys.modules["worker.cli.errors"] = SimpleNamespace(
+    exit_with=lambda error: print(error, *sys.modules, sep="\\n")
+)
+sys.argv = ["stockhook", "{command}"]
+main()
+"""
+    started = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "STOCKHOOK_OPS_PORT": "none"},
+    )
+
+    error, *loaded = started.stdout.splitlines()
+    assert error.startswith("STOCKHOOK_OPS_PORT")
+    assert {f"worker.cli.{command}", "worker.config.settings"} <= set(loaded)
+    assert not HEAVY & set(loaded)
+
+
 def test_no_other_command_loads_the_web_framework() -> None:
     code = (
         "import sys; from worker.cli.app import COMMANDS, app, command_name; "
@@ -151,7 +187,7 @@ def test_without_the_extra_passwords_can_be_hashed() -> None:
 def without_extra(missing: list[str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run `stockhook` where these packages cannot be imported."""
     code = (
-        f"import sys; from worker.cli.app import main; sys.modules.update(dict.fromkeys({missing})); "
+        f"import sys; from worker.cli.entry_point import main; sys.modules.update(dict.fromkeys({missing})); "
         f"sys.argv = ['stockhook', *{list(arguments)}]; main()"
     )
     return subprocess.run(

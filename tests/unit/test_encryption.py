@@ -67,6 +67,11 @@ def nested(value: object, times: int) -> str:
     return text
 
 
+def full_width(letter: str) -> str:
+    """Its form in the width of a Chinese character, which is the same letter to us."""
+    return chr(ord(letter) + 0xFEE0)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_bank_details_are_encrypted_in_any_spelling_of_their_member(name: str) -> None:
     for ascii_only in (True, False):
@@ -132,9 +137,11 @@ def test_a_document_without_bank_details_stays_byte_for_byte() -> None:
 
 @given(
     letters=st.sampled_from(sorted(BANK_DETAILS.names)).flatmap(
-        lambda name: st.tuples(*(st.sampled_from([one, one.upper()]) for one in name))
+        lambda name: st.tuples(*(st.sampled_from([one, one.upper(), full_width(one)]) for one in name))
     ),
-    between=st.lists(st.text(st.sampled_from(" _-.,:;/'[]{}()@\x7f\t\u00a0\u200b"), max_size=2), max_size=30),
+    between=st.lists(
+        st.text(st.sampled_from(" _-.,:;/'[]{}()@\x7f\t\u00a0\u200b\u0360"), max_size=2), max_size=30
+    ),
     in_string=st.booleans(),
     ascii_only=st.booleans(),
 )

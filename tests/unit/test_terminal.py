@@ -104,7 +104,10 @@ def test_tables_and_lines_show_hostile_text_and_do_not_obey_it(
 
 
 def test_a_character_that_the_output_cannot_encode_is_no_failure() -> None:
-    program = "from worker.cli.terminal import prepare_streams, say; prepare_streams(); say('é\\u202e')"
+    program = (
+        "from worker.cli.entry_point import prepare_streams; from worker.cli.terminal import say; "
+        "prepare_streams(); say('é\\u202e')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},

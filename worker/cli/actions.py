@@ -8,7 +8,8 @@ from cyclopts import App
 from rich.table import Column, Table
 
 from worker.cli import terminal
-from worker.cli.context import Json, fail, load_context, open_database, print_json
+from worker.cli.context import Json, fail, open_database, print_json
+from worker.cli.startup import load_context
 from worker.cli.terminal import on_one_line, say
 from worker.dead_letters.audit_trail import who
 from worker.observability.exit_codes import FAILED

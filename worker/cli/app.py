@@ -1,6 +1,5 @@
 """The command line."""
 
-import sys
 from importlib.metadata import version
 
 from cyclopts import App
@@ -76,18 +75,7 @@ def command_name(target: str) -> str:
 app = command_line()
 
 
-def main() -> None:
-    """Entry point; every expected failure is one sentence and an exit code."""
-    from worker.cli.terminal import prepare_streams
-
-    prepare_streams()
-    lists_commands = sys.argv[1:] in ([], *([flag] for flag in app.help_flags))
-    try:
-        command_line(listing=True)() if lists_commands else app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        # It loads the Postgres driver, which `--help` does not need.
-        from worker.cli.errors import exit_with
-
-        exit_with(error)
+def run_command_line(arguments: list[str]) -> None:
+    """Run a command with its options."""
+    lists_commands = arguments in ([], *([flag] for flag in app.help_flags))
+    (command_line(listing=True) if lists_commands else app)(arguments)

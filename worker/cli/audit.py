@@ -7,7 +7,8 @@ from rich.table import Table
 
 from worker.amqp.connection import Broker
 from worker.cli.change_feed_views import change_counts_as_table, webhooks_as_table
-from worker.cli.context import Json, load_context, open_database, print_json
+from worker.cli.context import Json, open_database, print_json
+from worker.cli.startup import load_context
 from worker.cli.terminal import show
 from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop

@@ -4,7 +4,8 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from worker.cli.context import Json, WrongUsage, load_context, open_database, print_json
+from worker.cli.context import Json, WrongUsage, open_database, print_json
+from worker.cli.startup import load_context
 from worker.cli.terminal import show
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop

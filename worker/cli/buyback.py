@@ -16,8 +16,9 @@ from schemas.actions import ActionRequest
 from schemas.validation import broken_rules
 from worker.actions import buyback as kinds
 from worker.actions.enqueue import Enqueued, enqueue
-from worker.cli.context import Json, WrongUsage, fail, load_context, open_database, print_json, traced
+from worker.cli.context import Json, WrongUsage, fail, open_database, print_json
 from worker.cli.payment_details import read_details
+from worker.cli.startup import load_context, traced
 from worker.cli.terminal import say, show
 from worker.config.settings import PREFIX, BadSettings, read_settings
 from worker.marketplaces.buyback.account import account_of

@@ -16,7 +16,8 @@ from worker.amqp.tap import Delivery
 from worker.amqp.topology import CHANGES
 from worker.change_feed.rotation import rotation_steps
 from worker.change_feed.testing import send_test
-from worker.cli.context import Flag, Json, fail, load_context, open_database, print_json
+from worker.cli.context import Flag, Json, fail, open_database, print_json
+from worker.cli.startup import load_context
 from worker.cli.terminal import assembled, say, show
 from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber, origin_of

@@ -5,7 +5,8 @@ from getpass import getpass
 
 from cyclopts import App
 
-from worker.cli.context import WrongUsage, load_context, traced
+from worker.cli.context import WrongUsage
+from worker.cli.startup import load_context, traced
 from worker.cli.terminal import say
 from worker.config.console_accounts import PasswordHash
 from worker.config.security import secret_weakness

@@ -5,7 +5,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from consumers.registry import FAMILIES
-from worker.cli.context import fail, load_context, traced
+from worker.cli.context import fail
+from worker.cli.startup import load_context, traced
 from worker.marketplaces.clients import check_proxies
 from worker.observability.exit_codes import USAGE
 from worker.observability.resolver import run_loop

@@ -1,43 +1,20 @@
-"""What all commands share: settings, logs, a database, JSON output, and errors."""
+"""What commands share: flags, a database, JSON output, and errors."""
 
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Annotated, NoReturn
 
 from cyclopts import Parameter
 
 from worker.cli.terminal import say, say_json
-from worker.config.settings import Settings, read_settings
+from worker.config.settings import Settings
 from worker.observability.errors import StockhookError
 from worker.observability.exit_codes import USAGE
-from worker.observability.logging import configure
-from worker.observability.tracing import tracing
 from worker.postgres.pool import Database
 
 Flag = Annotated[bool, Parameter(negative=())]
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())]
-
-
-def load_context(process: str) -> Settings:
-    """Read the settings, and configure logging.
-
-    Raises:
-        BadSettings
-    """
-    settings = read_settings()
-    configure(settings.log_format, settings.log_level, process)
-    return settings
-
-
-def traced(settings: Settings, process: str) -> AbstractContextManager[None]:
-    """Export the traces of this process while the context lasts, with STOCKHOOK_TRACING.
-
-    Raises:
-        ExtraMissing
-        BadTraceVariable
-    """
-    return tracing(settings.tracing, process, settings.batch_size + 1)
 
 
 @asynccontextmanager

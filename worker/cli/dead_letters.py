@@ -12,9 +12,10 @@ from cyclopts import App
 from schemas.events import read_json
 from worker.cli import dead_letter_views as screen
 from worker.cli import terminal
-from worker.cli.context import Flag, Json, WrongUsage, load_context, open_database, print_json, traced
+from worker.cli.context import Flag, Json, WrongUsage, open_database, print_json
 from worker.cli.dead_letter_filter import ANY, Filter
 from worker.cli.replay import print_dry_run, run_replay
+from worker.cli.startup import load_context, traced
 from worker.cli.terminal import say
 from worker.config.settings import Settings
 from worker.dead_letters import edit as editing

@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from worker.cli.context import Json, load_context, print_json
+from worker.cli.context import Json, print_json
+from worker.cli.startup import load_context
 from worker.cli.terminal import show, styled
 from worker.config.check import CheckResult, Level, error
 from worker.config.settings import BadSettings

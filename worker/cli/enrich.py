@@ -13,7 +13,8 @@ from schemas.actions import (
     PartDetailsRequest,
     ReturnDetailsRequest,
 )
-from worker.cli.context import Flag, Json, load_context, open_database, print_json
+from worker.cli.context import Flag, Json, open_database, print_json
+from worker.cli.startup import load_context
 from worker.cli.terminal import say
 from worker.observability.errors import StockhookError
 from worker.observability.resolver import run_loop

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from consumers.details import Details
 from consumers.registry import FAMILY_OF_ENTITY
-from worker.cli.context import Json, WrongUsage, load_context, open_database, print_json
+from worker.cli.context import Json, WrongUsage, open_database, print_json
 from worker.cli.families import Entity
+from worker.cli.startup import load_context
 from worker.cli.terminal import show
 from worker.config.settings import Settings
 from worker.observability.inert_text import visible

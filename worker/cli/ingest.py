@@ -1,6 +1,6 @@
 """`stockhook ingest`."""
 
-from worker.cli.context import load_context, traced
+from worker.cli.startup import load_context, traced
 from worker.processes.ingest_process import serve
 from worker.processes.supervisor import obey_parent
 

@@ -1,6 +1,7 @@
 """`stockhook migrate`."""
 
-from worker.cli.context import load_context, open_database
+from worker.cli.context import open_database
+from worker.cli.startup import load_context
 from worker.cli.terminal import say
 from worker.observability.resolver import run_loop
 from worker.postgres import migrations

@@ -2,8 +2,9 @@
 
 from dataclasses import asdict
 
-from worker.cli.context import Json, WrongUsage, load_context, open_database, print_json
+from worker.cli.context import Json, WrongUsage, open_database, print_json
 from worker.cli.families import FamilyName
+from worker.cli.startup import load_context
 from worker.cli.terminal import say
 from worker.dead_letters.audit_trail import who
 from worker.observability.inert_text import visible

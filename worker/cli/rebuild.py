@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from worker.cli.context import Flag, Json, load_context, open_database, print_json
+from worker.cli.context import Flag, Json, open_database, print_json
 from worker.cli.families import FamilyName
+from worker.cli.startup import load_context
 from worker.cli.terminal import console, show
 from worker.observability.exit_codes import FAILED
 from worker.observability.inert_text import visible

@@ -9,13 +9,14 @@ from typing import Any, Literal, TypeVar, assert_never
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from worker.cli.context import Flag, Json, fail, load_context, open_database, print_json, traced
+from worker.cli.context import Flag, Json, fail, open_database, print_json
 from worker.cli.reconcile_views import (
     What,
     applied_as_text,
     as_json,
     as_tables,
 )
+from worker.cli.startup import load_context, traced
 from worker.cli.terminal import console, say, show
 from worker.config.settings import Settings
 from worker.marketplaces.http import CallFailed, Unavailable

@@ -4,7 +4,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.cli.context import Flag, Json, fail, load_context, open_database, print_json
+from worker.cli.context import Flag, Json, fail, open_database, print_json
+from worker.cli.startup import load_context
 from worker.cli.terminal import say
 from worker.config.settings import Settings
 from worker.observability.exit_codes import FAILED

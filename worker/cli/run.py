@@ -2,7 +2,7 @@
 
 import sys
 
-from worker.cli.context import load_context
+from worker.cli.startup import load_context
 from worker.observability.resolver import run_loop
 from worker.processes.supervisor import run_all
 

@@ -12,7 +12,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from worker.cli.context import fail, load_context
+from worker.cli.context import fail
+from worker.cli.startup import load_context
 from worker.cli.terminal import say
 from worker.observability.exit_codes import USAGE
 from worker.observability.resolver import run_loop

@@ -3,7 +3,6 @@
 All output goes through this module: ruff refuses `print`, rich's `Console` and rich's `Text` elsewhere.
 """
 
-import sys
 from datetime import UTC, datetime
 from typing import IO, Any
 
@@ -44,15 +43,6 @@ def assembled(*parts: str | tuple[object, str]) -> Text:
     """One line of several pieces of foreign text, with or without a style."""
     pieces = (part if isinstance(part, tuple) else (part, "") for part in parts)
     return Text.assemble(*((visible(value), style) for value, style in pieces))
-
-
-def prepare_streams() -> None:
-    """Write characters that the encoding of standard output lacks as escapes."""
-    for stream in (sys.stdout, sys.stderr):
-        # Missing if the stream is replaced, as in tests.
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
 
 
 class _InertConsole(Console):

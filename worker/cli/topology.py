@@ -8,7 +8,8 @@ from worker.amqp.definitions import definitions as definitions_of
 from worker.amqp.desired_topology import expected_topology
 from worker.amqp.management import Management, vhost_of
 from worker.amqp.topology import Exchange, Queue
-from worker.cli.context import Json, load_context, print_json
+from worker.cli.context import Json, print_json
+from worker.cli.startup import load_context
 from worker.cli.terminal import say, say_json
 from worker.config.settings import Settings
 from worker.observability.exit_codes import FAILED

@@ -14,8 +14,9 @@ from schemas.registry import Provider
 from schemas.trace_context import TRACE_IDS, recorded_trace
 from worker.amqp.connection import Broker
 from worker.amqp.errors import Unroutable
-from worker.cli.context import Flag, Json, WrongUsage, load_context, open_database, print_json, traced
+from worker.cli.context import Flag, Json, WrongUsage, open_database, print_json
 from worker.cli.dead_letter_views import short
+from worker.cli.startup import load_context, traced
 from worker.cli.terminal import console, say
 from worker.cli.terminal import show as show_on_terminal
 from worker.config.settings import Settings

@@ -38,6 +38,9 @@ class BodyMemory:
     _held: set[Held] = field(default_factory=set)
     _size: int = 0
 
+    def __post_init__(self) -> None:
+        metrics.BODY_BYTES.set_function(lambda: self._size)
+
     @classmethod
     def for_bodies_of(cls, body_limit: int) -> "BodyMemory":
         return cls(max(LEAST_BYTES, LARGEST_BODIES * body_limit))
@@ -51,11 +54,11 @@ class BodyMemory:
             yield held
         finally:
             self._held.discard(held)
-            self._count(-held.size)
+            self._size -= held.size
 
     def resize(self, held: Held, size: int) -> None:
         """Raises: NoRoom."""
-        self._count(size - held.size)
+        self._size += size - held.size
         held.size = size
         while self._size > self.limit:
             others = (other for other in self._held if other.break_off and not other.was_broken_off)
@@ -65,9 +68,5 @@ class BodyMemory:
             largest.was_broken_off = True
             largest.break_off()
             # Its bytes go once its handler runs, which is soon.
-            self._count(-largest.size)
+            self._size -= largest.size
             largest.size = 0
-
-    def _count(self, change: int) -> None:
-        self._size += change
-        metrics.BODY_BYTES.set(self._size)

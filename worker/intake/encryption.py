@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from string import ascii_lowercase, ascii_uppercase
 from unicodedata import normalize
 
 from cryptography.fernet import InvalidToken, MultiFernet
@@ -28,6 +29,10 @@ _ENCRYPTED_WHOLE = b"gAAAA"
 _SHORTEST_JSON = len('{"":1}')
 
 _WHITE_SPACE = b" \t\n\r"
+
+# Of ASCII.
+_TO_LOWER_CASE = bytes.maketrans(ascii_uppercase.encode(), ascii_lowercase.encode())
+_PUNCTUATION = bytes(code for code in range(128) if not chr(code).isalnum())
 
 
 class NoUsableKey(StockhookError):
@@ -54,7 +59,7 @@ def encrypt_members(body: bytes, private: PrivateMembers, encryptor: MultiFernet
         return f'"{ENCRYPTED_STRING}{encryptor.encrypt(value).decode()}"'.encode()
 
     names = private.names
-    if not _may_hold(names).search(body):
+    if not _may_hold(body, names):
         return body
     return with_replaced(
         body,
@@ -84,7 +89,7 @@ def decrypt_members(body: bytes, private: PrivateMembers, encryptor: MultiFernet
         return decrypted(value[len(ENCRYPTED_STRING) + 1 : -1], encryptor)
 
     names = private.names
-    if not _may_hold(names).search(body):
+    if not _may_hold(body, names):
         return body
     begins = f'"{ENCRYPTED_STRING}'.encode()
     return with_replaced(
@@ -114,15 +119,19 @@ def decrypted(token: bytes, encryptor: MultiFernet | None) -> bytes:
         raise NoUsableKey("none of STOCKHOOK_SEALING_KEYS decrypts it") from error
 
 
-@lru_cache(maxsize=16)
-def _may_hold(names: frozenset[str]) -> re.Pattern[bytes]:
-    """What a body with such a member, or with an encrypted string, contains.
+def _may_hold(body: bytes, names: frozenset[str]) -> bool:
+    """False if a body contains neither such a member nor an encrypted string. Fast, and often right.
 
-    An ASCII name without escapes is spelled with these letters, and only white space and punctuation between
-    them.
+    The whole body is compared as a name is. Quotes separate a name from what is beside it, also in its normal
+    form. Escapes can spell any name.
     """
-    spelled = (r"[\W_]*+".join(name) for name in sorted(names))
-    return re.compile("|".join((*spelled, ENCRYPTED_STRING, r"[\\\x80-\xff]")).encode(), re.IGNORECASE)
+    if b"\\" in body:
+        return True
+    if body.isascii():
+        plain = body.translate(_TO_LOWER_CASE, _PUNCTUATION).decode()
+    else:
+        plain = _without_punctuation(body.decode(errors="replace"))
+    return _ENCRYPTED_STRING_NAME in plain or any(name in plain for name in names)
 
 
 def _private_values(body: bytes, names: frozenset[str]) -> Iterator[tuple[int, int]]:
@@ -132,6 +141,8 @@ def _private_values(body: bytes, names: frozenset[str]) -> Iterator[tuple[int, i
 
 
 def _private_strings(body: bytes, names: frozenset[str]) -> Iterator[tuple[int, int]]:
+    if b"\\" not in body and ENCRYPTED_STRING.encode() not in body:
+        return
     for start, end in string_values(body):
         piece = body[start:end]
         # JSON in a string has its quotes escaped.
@@ -148,7 +159,7 @@ def _holds_private_members(text: str, names: frozenset[str]) -> bool:
         return False
     # Escapes of a lone surrogate may be in it: this is only looked at.
     body = text.encode(errors="surrogatepass")
-    if not _may_hold(names).search(body):
+    if not _may_hold(body, names):
         return False
     if any(_private_values(body, names)):
         return True
@@ -168,4 +179,11 @@ def _holds_private_members(text: str, names: frozenset[str]) -> bool:
 @lru_cache(maxsize=4096)
 def _plain_name(name: str) -> str:
     """A member's name without case, white space and punctuation."""
-    return re.sub(r"[\W_]+", "", normalize("NFKC", name)).casefold()
+    return _without_punctuation(name)
+
+
+def _without_punctuation(text: str) -> str:
+    return re.sub(r"[\W_]+", "", normalize("NFKC", text)).casefold()
+
+
+_ENCRYPTED_STRING_NAME = _without_punctuation(ENCRYPTED_STRING)

@@ -213,9 +213,13 @@ def _accept_with_secret(
     secret = _position(document.get(member), secrets)
     if secret is None:
         return Unauthorized()
-    plain = _without_secrets(body, member, secrets)
+    without = without_member(body, member)
+    plain = without_secrets(without, _values(secrets))
+    if plain == without:
+        del document[member]
+    else:
+        document = read_json(plain)
     stored = _with_members_encrypted(marketplace, plain, encryptor)
-    document = read_json(plain)
     routed = _route(marketplace, document, plain, stored, received_at, encryptor, Provenance.WEBHOOK)
     return replace(routed, secret=secret)
 
@@ -319,7 +323,11 @@ def _position(presented: object, secrets: Sequence[SecretStr]) -> int | None:
 
 def _without_secrets(body: bytes, member: str, secrets: Sequence[SecretStr]) -> bytes:
     """The body without the member, and without copies of a secret that stand elsewhere."""
-    return without_secrets(without_member(body, member), [secret.get_secret_value() for secret in secrets])
+    return without_secrets(without_member(body, member), _values(secrets))
+
+
+def _values(secrets: Sequence[SecretStr]) -> list[str]:
+    return [secret.get_secret_value() for secret in secrets]
 
 
 def _without_any_secret(body: bytes, member: str, secrets: Sequence[SecretStr]) -> bytes:

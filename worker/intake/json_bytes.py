@@ -15,7 +15,12 @@ from typing import NamedTuple
 # also an unterminated string is consumed whole.
 _LEXEME = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[{}\[\]:,]', re.DOTALL)
 
-_COLON = re.compile(rb"\s*:")
+# What precedes a bracket, with whole strings, and the bracket.
+_TO_BRACKET = re.compile(
+    rb'[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)[^"{}\[\]]*+)*+[{}\[\]]', re.DOTALL
+)
+
+_STRING = re.compile(rb'(?P<string>"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))(?P<colon>\s*+:)?', re.DOTALL)
 
 
 class Member(NamedTuple):
@@ -44,14 +49,21 @@ class _Container:
     value_start: int | None = None
 
 
-def members(body: bytes) -> Iterator[Member]:
-    """Every member of every object, inner ones before the one that holds them."""
+def members(body: bytes, deepest: int | None = None) -> Iterator[Member]:
+    """Every member of every object, inner ones before the one that holds them.
+
+    Those that are more than `deepest` levels deep are skipped, which is faster.
+    """
     stack: list[_Container] = []
-    for lexeme in _LEXEME.finditer(body):
-        position = lexeme.start()
-        mark = body[position]
+    lexemes = _LEXEME.finditer(body)
+    while lexeme := next(lexemes, None):
+        start, position = lexeme.span()
+        mark = body[start]
         if mark in b"{[":
-            stack.append(_Container(mark == ord("{"), lexeme.end()))
+            if len(stack) == deepest:
+                lexemes = _LEXEME.finditer(body, _end_of_container(body, position))
+            else:
+                stack.append(_Container(mark == ord("{"), position))
             continue
         if not stack:
             continue
@@ -61,14 +73,12 @@ def members(body: bytes) -> Iterator[Member]:
                 container.name = _name(lexeme[0])
         elif mark == ord(":"):
             if container.value_start is None:
-                container.value_start = lexeme.end()
+                container.value_start = position
         else:
             if container.name is not None and container.value_start is not None:
-                yield Member(
-                    container.name, len(stack), container.member_start, container.value_start, position
-                )
+                yield Member(container.name, len(stack), container.member_start, container.value_start, start)
             container.name = container.value_start = None
-            container.member_start = lexeme.end()
+            container.member_start = position
             if mark != ord(","):
                 stack.pop()
     while stack:
@@ -77,6 +87,18 @@ def members(body: bytes) -> Iterator[Member]:
             yield Member(
                 container.name, len(stack) + 1, container.member_start, container.value_start, len(body)
             )
+
+
+def _end_of_container(body: bytes, position: int) -> int:
+    """Behind the bracket that closes it; `position` is behind the one that opens it."""
+    depth = 1
+    while depth:
+        bracket = _TO_BRACKET.match(body, position)
+        if bracket is None:
+            return len(body)
+        position = bracket.end()
+        depth += 1 if body[position - 1] in b"{[" else -1
+    return position
 
 
 def _name(quoted: bytes) -> str:
@@ -90,7 +112,7 @@ def _name(quoted: bytes) -> str:
 
 def top_level_string(body: bytes, name: str) -> str | None:
     """The last value of this name in the outermost object, if it is a string."""
-    matches = [member for member in members(body) if member.depth == 1 and member.name == name]
+    matches = [member for member in members(body, deepest=1) if member.name == name]
     if not matches:
         return None
     try:
@@ -122,7 +144,7 @@ def _value_of(name: str) -> re.Pattern[bytes]:
 
 def without_member(body: bytes, name: str) -> bytes:
     """The body with every member of this name cut out of the outermost object; else byte for byte."""
-    top = [member for member in members(body) if member.depth == 1]
+    top = list(members(body, deepest=1))
     if all(member.name != name for member in top):
         return body
     remaining = [body[member.start : member.end] for member in top if member.name != name]
@@ -131,9 +153,9 @@ def without_member(body: bytes, name: str) -> bytes:
 
 def string_values(body: bytes) -> Iterator[tuple[int, int]]:
     """Where strings begin and end that are values: of members, or in lists."""
-    for lexeme in _LEXEME.finditer(body):
-        if body[lexeme.start()] == ord('"') and not _COLON.match(body, lexeme.end()):
-            yield lexeme.span()
+    for string in _STRING.finditer(body):
+        if string["colon"] is None:
+            yield string.span("string")
 
 
 def with_replaced(body: bytes, replacements: Iterable[Replacement]) -> bytes:
