@@ -76,6 +76,9 @@ def read_json(body: bytes) -> Any:
     pending = [document]
     while pending:
         value = pending.pop()
+        # Most values are text.
+        if isinstance(value, str):
+            continue
         if isinstance(value, dict):
             pending += value.values()
         elif isinstance(value, list):
