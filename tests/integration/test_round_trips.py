@@ -2,20 +2,19 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from consumers.registry import FAMILIES
-from tests.support.applied_events import item
+from tests.support.applied_events import numbered
 from tests.support.events import Document, buyback, order_created, ovoko, part_changed, return_updated
 from tests.support.events import item as buyback_item
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres_messages import PostgresWatch
 from tests.support.protocol_watch import Direction, Piece
 from tests.support.stack import Stack
-from worker.pipeline.decode import Decoded
 from worker.pipeline.outcome import Applied
 from worker.pipeline.transaction import apply_batch
 from worker.postgres.pool import Database
@@ -67,13 +66,6 @@ class _Watch:
         counted = READY if direction is Direction.TO_CLIENT else PARSE
         self.messages.counts[counted] += sum(message[:1] == counted for message, _ in pieces)
         return pieces
-
-
-def numbered(document: Document, number: int) -> Decoded:
-    """With the sequence number that an ingest gives it."""
-    decoded = item(document)
-    envelope = decoded.candidate.envelope.model_copy(update={"source": 1, "sequence_number": number})
-    return replace(decoded, candidate=replace(decoded.candidate, envelope=envelope))
 
 
 @pytest.mark.parametrize(
