@@ -207,12 +207,21 @@ class Family(Generic[P, K, S]):
         return tuple(map(routing_key_of, self.payloads))
 
 
-async def write(connection: Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+def arrays(rows: Sequence[tuple[object, ...]], columns: int) -> list[list[object]]:
+    """The rows as `unnest` takes them, one array per column, also if there are none."""
+    return list(map(list, zip(*rows, strict=True))) or [[] for _ in range(columns)]
+
+
+async def write(
+    connection: Connection, statement: str, rows: Sequence[tuple[object, ...]], *more: object
+) -> None:
     """Run a statement that writes rows from `unnest` of one array per column. It must write every row.
+
+    `more` are the arguments after these arrays.
 
     Raises:
         WriteConflict: A row has changed since it was loaded.
     """
-    status = await connection.execute(statement, *map(list, zip(*rows, strict=True)))
+    status = await connection.execute(statement, *arrays(rows, len(rows[0])), *more)
     if int(status.rsplit(" ", 1)[1]) != len(rows):
         raise WriteConflict

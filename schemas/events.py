@@ -1,6 +1,6 @@
 """From the bytes of a body to a typed event, and the names by which events are routed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -73,17 +73,24 @@ def read_json(body: bytes) -> Any:
             100 digits to write out.
     """
     document = _read(body)
-    pending = [document]
-    while pending:
-        value = pending.pop()
-        kind = type(value)
-        if kind is dict:
-            pending += value.values()
-        elif kind is list:
-            pending += value
-        elif kind is not str and _is_too_long(value):
-            raise ValueError("a number with too many digits")
+    _refuse_long_numbers(document)
     return document
+
+
+def _refuse_long_numbers(document: object) -> None:
+    pending: list[Iterable[Any]] = [(document,)]
+    while pending:
+        for value in pending.pop():
+            kind = type(value)
+            # Most values are text.
+            if kind is str:
+                continue
+            if kind is dict:
+                pending.append(value.values())
+            elif kind is list:
+                pending.append(value)
+            elif _is_too_long(value):
+                raise ValueError("a number with too many digits")
 
 
 def _read(body: bytes) -> Any:

@@ -28,8 +28,10 @@ def canonical_id(value: object) -> object:
     return value
 
 
-def _blank_as_null(value: object) -> object:
-    return None if value == "" else value
+def _optional_id(value: object) -> object:
+    """Some senders send an empty text for an unknown id."""
+    spelled = canonical_id(value)
+    return None if spelled == "" else spelled
 
 
 def _none_as_null(value: object) -> object:
@@ -45,8 +47,7 @@ Key = Annotated[str, Field(pattern=r"^[^\x00]+$", max_length=200)]
 # An id is compared, as text, with the same id that came another time, perhaps as a number.
 Id = Annotated[Key, BeforeValidator(canonical_id)]
 
-# Some senders send an empty text for an unknown value.
-OptionalId = Annotated[Id | None, BeforeValidator(_blank_as_null), BeforeValidator(canonical_id)]
+OptionalId = Annotated[Key | None, BeforeValidator(_optional_id)]
 
 # Naive instants are UTC (as one marketplace documents); digits beyond microseconds are cut off.
 # The bounds keep every instant, whatever its offset, within what Python and Postgres can both say.

@@ -30,6 +30,8 @@ COMMUNICATION_OF: dict[type[Buyback], CommunicationKind] = {
 
 EMPTY = Record()
 
+_RULES = tuple(Rule)
+
 # Amounts have up to 24 digits: sums of them must not be rounded to the default 28.
 _EXACT = Context(prec=60)
 
@@ -61,7 +63,8 @@ def decide(known: BuybackOrder | None, event: Event[Buyback]) -> Decision[Buybac
     payload = event.payload
     stated = normalize(payload)
     before = known or BuybackOrder(payload.entity_id)
-    instant = instant_of(event.instant)
+    happened_at = event.instant
+    instant = instant_of(happened_at)
     statuses = _statuses(stated)
     rank = max(map(status.rank, statuses), default=0)
     event_stamp = stamp(instant, rank, settled=type(payload) is not OrderCreated)
@@ -75,7 +78,7 @@ def decide(known: BuybackOrder | None, event: Event[Buyback]) -> Decision[Buybac
 
     after = BuybackOrder(
         before.order_id,
-        order=merged(before.order, {**stated.order, "occurred_at": event.instant}, Rule.FIRST),
+        order=merged(before.order, {**stated.order, "occurred_at": happened_at}, Rule.FIRST),
         items={
             **before.items,
             **{
@@ -95,7 +98,7 @@ def decide(known: BuybackOrder | None, event: Event[Buyback]) -> Decision[Buybac
     findings = tuple(_findings(event, stated, statuses))
     return Decision(
         after,
-        (Rule.FIRST,) if known is None else tuple(rule for rule in Rule if rule in rules),
+        (Rule.FIRST,) if known is None else tuple(rule for rule in _RULES if rule in rules),
         findings=findings,
         communications=_communications(event),
     )

@@ -32,10 +32,14 @@ def stamp(instant: str, rank: int, *, settled: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Values by column, and for each the stamp of the event that stated it. Nulls are not stored."""
+    """Values by column, and for each the stamp of the event that stated it. Nulls are not stored.
+
+    `is_stored` says that a row of the table has exactly these values and stamps.
+    """
 
     values: Mapping[str, Value] = field(default_factory=dict)
     stamps: Mapping[str, str] = field(default_factory=dict)
+    is_stored: bool = field(default=False, compare=False)
 
     def merged(
         self, columns: Columns, event_stamp: str, status_stamp: str
@@ -43,30 +47,36 @@ class Record:
         """Take each value that is newer, and say by which rules values were taken or left.
 
         With equal stamps the greater text wins, so that the order of events makes no difference. The column
-        `status` has a stamp of its own.
+        `status` has a stamp of its own. The same record is returned if nothing is taken.
         """
         values, stamps = dict(self.values), dict(self.stamps)
+        # Columns share few stamps, so each pair of a known and a new one is judged once.
+        compared: set[tuple[str | None, str]] = set()
         rules: set[Rule] = set()
+        is_changed = False
         for column, value in columns.items():
             if value is None:
                 continue
             new = status_stamp if column == "status" else event_stamp
             known = stamps.get(column)
-            if known is None:
-                rules.add(Rule.NEW_COLUMN)
-            elif known != new:
-                rules.add(_rule(known, new))
-            elif value == values[column]:
-                rules.add(Rule.REPEATED)
+            if known == new:
+                rules.add(Rule.REPEATED if value == values[column] else Rule.GREATER_TEXT)
+                if str(value) <= str(values[column]):
+                    continue
             else:
-                rules.add(Rule.GREATER_TEXT)
-            if known is None or known < new or (known == new and str(value) > str(values[column])):
-                values[column] = value
-                stamps[column] = new
-        return Record(values, stamps), frozenset(rules)
+                compared.add((known, new))
+                if known is not None and known > new:
+                    continue
+            values[column] = value
+            stamps[column] = new
+            is_changed = True
+        rules.update(_rule(known, new) for known, new in compared)
+        return Record(values, stamps) if is_changed else self, frozenset(rules)
 
 
-def _rule(known: str, new: str) -> Rule:
+def _rule(known: str | None, new: str) -> Rule:
+    if known is None:
+        return Rule.NEW_COLUMN
     if known[0] != new[0]:
         return Rule.CREATED_YIELDS
     if known[:_BEFORE_RANK] == new[:_BEFORE_RANK]:

@@ -11,7 +11,7 @@ from consumers.buybacks.changes import change_type, public_state
 from consumers.buybacks.decide import COMMUNICATION_OF, BuybackOrder, decide
 from consumers.buybacks.lww import Record
 from consumers.buybacks.normalize import Buyback
-from consumers.family import Connection, Event, Family, Table, write
+from consumers.family import Connection, Event, Family, Table, arrays, write
 
 ORDER_COLUMNS = (
     "status",
@@ -82,7 +82,44 @@ FROM buyback_shipments
 WHERE order_id = ANY($1::text[])
 """
 
-SAVE_ORDERS = """
+# `unnest` flattens an array of arrays, so the reasons are passed as JSON. Null gives an empty array.
+SAVE = """
+WITH items AS (
+    INSERT INTO buyback_items
+        (order_id, item_id, status, model, brand, category, base_amount, total_amount, currency,
+         rejection_reasons, stamps)
+    SELECT order_id, item_id, status, model, brand, category, base_amount, total_amount, currency,
+           ARRAY(SELECT json_array_elements_text(reasons)), stamps
+    FROM unnest($19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[],
+                $25::numeric[], $26::numeric[], $27::text[], $28::json[], $29::json[])
+        AS item (order_id, item_id, status, model, brand, category, base_amount, total_amount, currency,
+                 reasons, stamps)
+    ON CONFLICT (order_id, item_id) DO UPDATE
+    SET status = excluded.status,
+        model = excluded.model,
+        brand = excluded.brand,
+        category = excluded.category,
+        base_amount = excluded.base_amount,
+        total_amount = excluded.total_amount,
+        currency = excluded.currency,
+        rejection_reasons = excluded.rejection_reasons,
+        stamps = excluded.stamps
+), shipments AS (
+    INSERT INTO buyback_shipments
+        (order_id, tracking_code, carrier, waybill_url, merged_documents_url, pickup_starts_at,
+         pickup_ends_at, is_reschedule, stamps)
+    SELECT *
+    FROM unnest($30::text[], $31::text[], $32::text[], $33::text[], $34::text[], $35::timestamptz[],
+                $36::timestamptz[], $37::boolean[], $38::json[])
+    ON CONFLICT (order_id, tracking_code) DO UPDATE
+    SET carrier = excluded.carrier,
+        waybill_url = excluded.waybill_url,
+        merged_documents_url = excluded.merged_documents_url,
+        pickup_starts_at = excluded.pickup_starts_at,
+        pickup_ends_at = excluded.pickup_ends_at,
+        is_reschedule = excluded.is_reschedule,
+        stamps = excluded.stamps
+)
 INSERT INTO buyback_orders AS stored
     (order_id, status, external_order_id, external_reference, submission_external_reference,
      country, payment_type, customer_name, customer_email, customer_telephone, customer_address,
@@ -114,46 +151,6 @@ SET status = excluded.status,
 WHERE stored.revision = excluded.revision - 1
 """
 
-# `unnest` flattens an array of arrays, so the reasons are passed as JSON.
-SAVE_ITEMS = """
-INSERT INTO buyback_items
-    (order_id, item_id, status, model, brand, category, base_amount, total_amount, currency,
-     rejection_reasons, stamps)
-SELECT order_id, item_id, status, model, brand, category, base_amount, total_amount, currency,
-       ARRAY(SELECT json_array_elements_text(reasons)), stamps
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::numeric[],
-            $8::numeric[], $9::text[], $10::json[], $11::json[])
-    AS item (order_id, item_id, status, model, brand, category, base_amount, total_amount, currency,
-             reasons, stamps)
-ON CONFLICT (order_id, item_id) DO UPDATE
-SET status = excluded.status,
-    model = excluded.model,
-    brand = excluded.brand,
-    category = excluded.category,
-    base_amount = excluded.base_amount,
-    total_amount = excluded.total_amount,
-    currency = excluded.currency,
-    rejection_reasons = excluded.rejection_reasons,
-    stamps = excluded.stamps
-"""
-
-SAVE_SHIPMENTS = """
-INSERT INTO buyback_shipments
-    (order_id, tracking_code, carrier, waybill_url, merged_documents_url, pickup_starts_at,
-     pickup_ends_at, is_reschedule, stamps)
-SELECT *
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[],
-            $7::timestamptz[], $8::boolean[], $9::json[])
-ON CONFLICT (order_id, tracking_code) DO UPDATE
-SET carrier = excluded.carrier,
-    waybill_url = excluded.waybill_url,
-    merged_documents_url = excluded.merged_documents_url,
-    pickup_starts_at = excluded.pickup_starts_at,
-    pickup_ends_at = excluded.pickup_ends_at,
-    is_reschedule = excluded.is_reschedule,
-    stamps = excluded.stamps
-"""
-
 
 async def load(
     connection: Connection, events: Sequence[Event[Buyback]], *, lock: bool
@@ -181,21 +178,27 @@ async def load(
 
 
 async def save(connection: Connection, orders: Collection[BuybackOrder]) -> None:
-    await write(connection, SAVE_ORDERS, [_order_row(order) for order in orders])
+    """Items and shipments that are stored already are not written again."""
     items = [
         _item_row(order.order_id, item_id, item)
         for order in orders
         for item_id, item in sorted(order.items.items())
+        if not item.is_stored
     ]
-    if items:
-        await write(connection, SAVE_ITEMS, items)
     shipments = [
         _row(shipment, SHIPMENT_COLUMNS, order.order_id, tracking_code)
         for order in orders
         for tracking_code, shipment in sorted(order.shipments.items())
+        if not shipment.is_stored
     ]
-    if shipments:
-        await write(connection, SAVE_SHIPMENTS, shipments)
+    # Two keys stand before the columns, and the stamps after them.
+    await write(
+        connection,
+        SAVE,
+        [_order_row(order) for order in orders],
+        *arrays(items, len(ITEM_COLUMNS) + 3),
+        *arrays(shipments, len(SHIPMENT_COLUMNS) + 3),
+    )
 
 
 def key(payload: Buyback) -> str:
@@ -207,7 +210,7 @@ def _record(row: Mapping[str, Any], columns: tuple[str, ...]) -> Record:
     values = {column: row[column] for column in columns if column in stamps}
     if "rejection_reasons" in values:
         values["rejection_reasons"] = tuple(values["rejection_reasons"])
-    return Record(values, stamps)
+    return Record(values, stamps, is_stored=True)
 
 
 def _order_record(row: Mapping[str, Any]) -> Record:
@@ -232,7 +235,7 @@ def _order_row(order: BuybackOrder) -> tuple[object, ...]:
 
 def _item_row(order_id: str, item_id: str, item: Record) -> tuple[object, ...]:
     *values, reasons, stamps = _row(item, ITEM_COLUMNS, order_id, item_id)
-    return *values, orjson.dumps(reasons or ()).decode(), stamps
+    return *values, orjson.dumps(reasons).decode() if reasons else None, stamps
 
 
 BUYBACKS: Family[Buyback, str, BuybackOrder] = Family(
@@ -255,5 +258,5 @@ BUYBACKS: Family[Buyback, str, BuybackOrder] = Family(
     required_actions=required_actions,
     communications=tuple(COMMUNICATION_OF.values()),
     private=PRIVATE,
-    internal=frozenset({"revision", "stamps"}),
+    internal=frozenset({"revision", "stamps", "is_stored"}),
 )

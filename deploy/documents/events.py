@@ -40,7 +40,8 @@ _DESCRIPTIONS: tuple[tuple[object, str], ...] = (
     (bool, "boolean"),
     (fields.NullableKey, f"{_KEY}; the word `None` is null"),
 )
-_WRITTEN = re.compile(r"(?:INSERT INTO|UPDATE) ([a-z_]+)")
+# A table, and the number of the first array of its rows.
+_WRITTEN = re.compile(r"INSERT INTO ([a-z_]+).*?unnest\(\$(\d+)", re.DOTALL)
 _ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _OBSERVED = [
@@ -133,9 +134,9 @@ class _Recorder:
         raise AssertionError("saving reads nothing")
 
     async def execute(self, query: str, *args: object) -> str:
-        found = _WRITTEN.search(query)
-        assert found is not None, query
-        self.tables.append(found[1])
+        written = [table for table, first in _WRITTEN.findall(query) if args[int(first) - 1]]
+        assert written, query
+        self.tables += written
         rows = args[0]
         assert isinstance(rows, list)
         return f"INSERT 0 {len(rows)}"

@@ -249,6 +249,20 @@ async def test_errors_that_leave_a_session_as_it_was_keep_it(database: Database)
     assert len(pids) == 1
 
 
+async def test_large_values_are_compressed_with_lz4_where_the_server_has_it(database: Database) -> None:
+    async with database.connection() as connection:
+        methods = await connection.fetchval(
+            "SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'"
+        )
+        await connection.execute(
+            "CREATE TEMP TABLE large AS "
+            "SELECT string_agg(number::text, ' ') AS value FROM generate_series(1, 2000) AS number"
+        )
+        method = await connection.fetchval("SELECT pg_column_compression(value) FROM large")
+
+    assert method == ("lz4" if "lz4" in methods else "pglz")
+
+
 async def test_once_a_server_takes_no_writes_all_sessions_to_it_are_closed(database: Database) -> None:
     """Including sessions in use, because one that only listens would never notice."""
 

@@ -15,8 +15,9 @@ from consumers.reminders import store as reminders
 from consumers.returns import store as returns
 from tests.support.stack import TABLES, Stack
 from worker.outbox import actions as table
+from worker.outbox import batch_end
 from worker.outbox import changes as outbox
-from worker.postgres import event_log, ledger, poison
+from worker.postgres import event_log, poison
 from worker.postgres.pool import Connection, Database
 
 ROWS = 20_000
@@ -48,7 +49,7 @@ def _statements(*modules: ModuleType) -> Iterator[tuple[str, str]]:
 
 
 HOT = dict(
-    _statements(event_log, ledger, poison, outbox, table, inventory, orders, returns, reminders, buybacks)
+    _statements(event_log, poison, batch_end, outbox, table, inventory, orders, returns, reminders, buybacks)
 )
 
 # Statements of operators may read all rows.

@@ -73,6 +73,27 @@ TABLE = (
         "tests/e2e/test_failpoints.py::test_a_consumer_dies_at[committed]",
     ),
     Mutant(
+        "a changed record counts as stored",
+        "consumers/buybacks/lww.py",
+        "return Record(values, stamps) if is_changed else self",
+        "return Record(values, stamps, self.is_stored) if is_changed else self",
+        "tests/integration/test_buyback_rows.py::test_a_row_is_written_that_only_the_first_event_of_a_batch_changes",
+    ),
+    Mutant(
+        "stored rows are written again",
+        "consumers/buybacks/store.py",
+        "        if not item.is_stored\n",
+        "",
+        "tests/integration/test_buyback_rows.py::test_rows_that_an_event_does_not_change_are_not_written",
+    ),
+    Mutant(
+        "a batch locks its counter first",
+        "worker/outbox/batch_end.py",
+        "FROM (SELECT count(*) FROM numbered) AS after_the_numbers",
+        "FROM (SELECT 1) AS after_the_numbers",
+        "tests/integration/test_batch_end.py",
+    ),
+    Mutant(
         "an id is a key by itself",
         "worker/postgres/event_log.py",
         "        if contents[envelope.event_id] != envelope.content_id:\n",

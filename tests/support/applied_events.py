@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from uuid import UUID, uuid4
@@ -33,6 +34,13 @@ async def database_of(stack: Stack) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.close()
+
+
+def numbered(document: Document, number: int) -> Decoded:
+    """With the sequence number that an ingest gives it."""
+    decoded = item(document)
+    envelope = decoded.candidate.envelope.model_copy(update={"source": 1, "sequence_number": number})
+    return replace(decoded, candidate=replace(decoded.candidate, envelope=envelope))
 
 
 def item(document: Document, event_id: UUID | None = None, attempt: int = 1) -> Decoded:

@@ -1,28 +1,12 @@
-"""The table `changes`: written in the transaction of the changes, emptied once they are published."""
+"""The table `changes`: written at the end of a batch (batch_end.py), emptied once they are published."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
-from uuid import UUID
 
 from consumers.family import Connection
-from schemas.changes import NO_CONTEXTS, Change, encode
 
 CHANNEL = "stockhook_changes"
-
-# A transaction that changes an entity locks its row until the commit, so that the numbers of one entity are
-# in the order of its changes. Listeners are notified at the commit. Each connection has its own counter: with
-# a shared one, all transactions would wait for each other.
-WRITE = f"""
-WITH written AS (INSERT INTO changes (family, size, changes) VALUES ($1, $2, $3)),
-counted AS (
-    INSERT INTO change_counts AS stored (family, state, slot, changes)
-    VALUES ($1, 'committed', pg_backend_pid() % 32, $2)
-    ON CONFLICT (family, state, slot) DO UPDATE
-    SET changes = stored.changes + excluded.changes
-)
-SELECT pg_notify('{CHANNEL}', '')
-"""
 
 # Skips families that another relay publishes.
 LOCK_FAMILIES = """
@@ -74,17 +58,6 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS first
 """
-
-
-async def write(
-    connection: Connection,
-    family: str,
-    changes: Sequence[Change],
-    contexts: Mapping[UUID, str] = NO_CONTEXTS,
-) -> None:
-    """`contexts`: the `traceparent` of recorded events, by event id."""
-    if changes:
-        await connection.execute(WRITE, family, len(changes), encode(changes, contexts))
 
 
 async def oldest(connection: Connection) -> float:

@@ -16,16 +16,17 @@ from consumers.effects import Effects, apply_events, correct
 from consumers.family import IMPLAUSIBLE_TIMESTAMP, Connection, Event, WriteConflict
 from consumers.registry import AnyFamily
 from schemas.clock import TOLERANCE
+from schemas.envelope import Envelope
 from schemas.event_schema import Payload
 from schemas.trace_context import is_recorded
 from worker.amqp.channel import Message
 from worker.amqp.queue_set import dead_queue
 from worker.observability.failpoints import failpoint
 from worker.outbox import actions as action_outbox
-from worker.outbox import changes as change_outbox
+from worker.outbox.batch_end import end_batch
 from worker.pipeline.decode import Decoded, Item, envelope_of
 from worker.pipeline.outcome import Applied, BatchFailed, Duplicate, Failed, Invalid, Report
-from worker.postgres import event_log, ledger
+from worker.postgres import event_log
 from worker.postgres.event_log import Candidate, Claim
 from worker.postgres.ledger import Disposition
 from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
@@ -113,17 +114,22 @@ async def _transact(
                 record_changes=record_changes,
                 enabled_actions=enabled_actions,
             )
-        await event_log.note(connection, family.name, effects)
+        await event_log.note_findings(connection, family.name, effects)
         corrections = NO_EFFECTS
         if claimed.corrected:
             corrections = await _correct(family, connection, candidates, claimed, record_changes, tolerance)
         await event_log.note_reuse(connection, claimed.findings)
         contexts = _contexts(candidates)
         await action_outbox.enqueue_all(connection, effects.actions, contexts)
-        await _record_claim(family, connection, candidates, claimed)
-        # Last, because other writers of the family wait for it until the commit.
-        changes = (*effects.changes, *corrections.changes)
-        await change_outbox.write(connection, family.name, changes, contexts)
+        # Last, because other transactions of the family wait for its rows until the commit.
+        await end_batch(
+            connection,
+            family.name,
+            _dispositions(candidates, claimed),
+            effects.communications,
+            (*effects.changes, *corrections.changes),
+            contexts,
+        )
         failpoint("saved")
     failpoint("committed")
     return _report(len(candidates), claimed, effects)
@@ -157,14 +163,11 @@ async def _correct(
     return corrections
 
 
-async def _record_claim(
-    family: AnyFamily, connection: Connection, candidates: Sequence[Candidate], claimed: Claim
-) -> None:
-    dispositions = [
+def _dispositions(candidates: Sequence[Candidate], claimed: Claim) -> list[tuple[Envelope, Disposition]]:
+    return [
         (candidate.envelope, Disposition.APPLIED if position in claimed.positions else Disposition.DUPLICATE)
         for position, candidate in enumerate(candidates)
     ]
-    await ledger.record(connection, family.name, dispositions)
 
 
 def _report(events: int, claimed: Claim, effects: Effects) -> Report:
@@ -194,4 +197,4 @@ async def record_copies(
         if copy is not None and (envelope := envelope_of(item)) is not None
     ]
     async with database.transaction() as connection:
-        await ledger.record(connection, family.name, dispositions)
+        await end_batch(connection, family.name, dispositions)

@@ -367,13 +367,19 @@ class LoggedPast:
 
 
 async def note(connection: Connection, family: str, effects: Effects) -> None:
+    """Note findings and communications."""
+    await note_findings(connection, family, effects)
+    if effects.communications:
+        rows = communication_rows(effects.communications)
+        await connection.execute(REQUIRE_COMMUNICATIONS, *map(list, zip(*rows, strict=True)))
+
+
+async def note_findings(connection: Connection, family: str, effects: Effects) -> None:
     if effects.withdrawn:
         rows = [(finding.kind, finding.entity_id, finding.event_id) for finding in effects.withdrawn]
         await connection.execute(WITHDRAW_FINDINGS, family, *map(list, zip(*rows, strict=True)))
     if effects.findings:
         await _note_findings(connection, family, effects.findings)
-    if effects.communications:
-        await _require_communications(connection, effects.communications)
 
 
 async def note_reuse(connection: Connection, findings: Sequence[Finding]) -> None:
@@ -392,8 +398,9 @@ async def _note_findings(connection: Connection, family: str, findings: Iterable
     await connection.execute(NOTE_FINDINGS, *map(list, zip(*rows, strict=True)))
 
 
-async def _require_communications(connection: Connection, communications: Sequence[Communication]) -> None:
-    rows = sorted(
+def communication_rows(communications: Iterable[Communication]) -> list[tuple[object, ...]]:
+    """Sorted, so that two transactions that require the same ones wait for each other in one direction."""
+    return sorted(
         (
             communication.event_id,
             communication.kind.value,
@@ -403,7 +410,6 @@ async def _require_communications(connection: Connection, communications: Sequen
         )
         for communication in communications
     )
-    await connection.execute(REQUIRE_COMMUNICATIONS, *map(list, zip(*rows, strict=True)))
 
 
 async def add_months_regularly(database: Database, stopping: asyncio.Event) -> None:

@@ -6,36 +6,15 @@ a disposition is an event that was answered 2xx and cannot be found.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from itertools import islice
+from operator import itemgetter
 from secrets import randbits
 
-from consumers.family import Connection
 from schemas.envelope import LARGEST, Envelope
-
-# A repeat adds the same numbers again, which changes nothing; the two counts are of deliveries.
-RECORD_NUMBERS = """
-INSERT INTO event_sequences AS recorded
-    (source, family, seen, retrying, dead, voided, applied, duplicates, last_received_at)
-SELECT source, $2, seen::int8multirange, retrying::int8multirange, dead::int8multirange,
-       voided::int8multirange, applied, duplicates, last_received_at
-FROM unnest($1::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
-            $9::timestamptz[])
-    AS batch (source, seen, retrying, dead, voided, applied, duplicates, last_received_at)
-ORDER BY source
-ON CONFLICT (source, family) DO UPDATE
-SET seen = recorded.seen + excluded.seen,
-    retrying = recorded.retrying + excluded.retrying - excluded.seen - excluded.dead,
-    dead = recorded.dead + excluded.dead - excluded.seen,
-    voided = recorded.voided + excluded.voided,
-    applied = recorded.applied + excluded.applied,
-    duplicates = recorded.duplicates + excluded.duplicates,
-    last_received_at = greatest(recorded.last_received_at, excluded.last_received_at)
-"""
-
 
 # Each takes some 30 characters: this many stay far below the 128 KiB of a header table.
 VOIDS_PER_MESSAGE = 200
@@ -105,10 +84,11 @@ class _Row:
         self.last_received_at = max(received_at, self.last_received_at or received_at)
 
 
-async def record(
-    connection: Connection, family: str, dispositions: Sequence[tuple[Envelope, Disposition]]
-) -> None:
-    """Record the dispositions of deliveries; those without a sequence number are skipped."""
+def number_rows(dispositions: Iterable[tuple[Envelope, Disposition]]) -> list[tuple[object, ...]]:
+    """The rows that record the dispositions of deliveries, one per source, for `event_sequences`.
+
+    Deliveries without a sequence number are skipped.
+    """
     rows: defaultdict[int, _Row] = defaultdict(_Row)
     for envelope, disposition in dispositions:
         if envelope.source is not None and envelope.sequence_number is not None:
@@ -116,22 +96,19 @@ async def record(
         if envelope.voided is not None:
             for source, number in _read_voids(envelope.voided):
                 rows[source].voided.add(number)
-    if not rows:
-        return
-    sources = sorted(rows)
-    ordered = [rows[source] for source in sources]
-    await connection.execute(
-        RECORD_NUMBERS,
-        sources,
-        family,
-        [multirange(row.seen) for row in ordered],
-        [multirange(row.retrying) for row in ordered],
-        [multirange(row.dead) for row in ordered],
-        [multirange(row.voided) for row in ordered],
-        [row.applied for row in ordered],
-        [row.duplicates for row in ordered],
-        [row.last_received_at for row in ordered],
-    )
+    return [
+        (
+            source,
+            multirange(row.seen),
+            multirange(row.retrying),
+            multirange(row.dead),
+            multirange(row.voided),
+            row.applied,
+            row.duplicates,
+            row.last_received_at,
+        )
+        for source, row in sorted(rows.items(), key=itemgetter(0))
+    ]
 
 
 def _read_voids(header: str) -> Iterator[tuple[int, int]]:

@@ -50,6 +50,14 @@ PROBE_SECONDS = 4.0
 # A standby's transactions are read-only too.
 ACCEPTS_WRITES = "SELECT NOT current_setting('transaction_read_only')::boolean"
 
+# The default method takes a third of the time that Postgres needs to apply an event of 3 kB. A server without
+# lz4 keeps its method.
+COMPRESS_FAST = """
+SELECT set_config(name, 'lz4', false)
+FROM pg_settings
+WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)
+"""
+
 
 POOL_BY_SESSION = (
     "have it pool by session (in PgBouncer, pool_mode = session), or name Postgres itself in "
@@ -325,9 +333,8 @@ class Database:
         if not self._sessions_checked:
             await self._refuse_shared_sessions(session)
             self._sessions_checked = True
-        await session.execute(
-            "".join(f"SET {name} = {value};" for name, value in self.session_settings.items())
-        )
+        settings = "".join(f"SET {name} = {value};" for name, value in self.session_settings.items())
+        await session.execute(settings + COMPRESS_FAST)
         self._sessions.add(session)
 
     @property
