@@ -30,7 +30,7 @@ async def tracing(bench: Bench) -> None:
         for contestant in bench.turns(MEASURE, TRACED):
             traced, published = made[contestant.name]
             value = await drain(bench.world, traced, published)
-            bench.results.add(MEASURE, "events/s", contestant.name, value, Ratio.THIS_BY_FIRST)
+            bench.results.add(MEASURE, "events/s", contestant.name, value.rate, Ratio.THIS_BY_FIRST)
 
 
 @asynccontextmanager
