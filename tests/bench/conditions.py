@@ -3,7 +3,8 @@
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from deploy.local.process import PROC
@@ -23,6 +24,7 @@ async def conditions(world: World, options: Options) -> list[Condition]:
     services = f"RabbitMQ {world.line.version}, Postgres {postgres}, both syncing to disk"
     load = " ".join(f"{average:.2f}" for average in os.getloadavg())
     return [
+        ("command", command(sys.argv[1:])),
         ("date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
         ("machine", f"{os.cpu_count()} cores for all processes ({_processor()}), {_memory()} of memory"),
         ("software", f"Python {platform.python_version()}, {services}"),
@@ -37,11 +39,22 @@ async def conditions(world: World, options: Options) -> list[Condition]:
 
 def other_work(cores: Mapping[str, float]) -> str:
     """For each measure, the number of cores that other processes used."""
-    return ", ".join(f"{name} {busy:.2f}" for name, busy in cores.items()) + " cores"
+    return ", ".join(f"{name} {busy:.2f}" for name, busy in cores.items())
 
 
 def durations(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {taken:.0f} s" for name, taken in seconds.items())
+
+
+def command(arguments: Sequence[str]) -> str:
+    """The command that repeats the run, without the options for its output."""
+    shown, left = [], iter(arguments)
+    for argument in left:
+        if argument == "--save":
+            next(left, None)
+        elif argument not in ("--json", "--keep") and not argument.startswith("--save="):
+            shown.append(argument)
+    return f'make bench ARGS="{" ".join(shown)}"' if shown else "make bench"
 
 
 def _processor() -> str:

@@ -53,7 +53,7 @@ def _figures(rows: Sequence[Row]) -> Table:
         table.add_section()
         table.add_row(f"[bold]{measure}[/]")
         for row in of_measure:
-            numbers = map(_number, (row.spread.median, row.spread.low, row.spread.high))
+            numbers = map(number, (row.spread.median, row.spread.low, row.spread.high))
             table.add_row(f"  {row.contestant}", *numbers, _ratio(row.ratio), _target(row), _verdict(row))
     return table
 
@@ -62,7 +62,7 @@ def _measure(row: Row) -> str:
     return f"{row.measure} ({row.unit})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"

@@ -73,7 +73,7 @@ class Taken:
         described = [
             *self.conditions,
             *self.not_available,
-            ("other work", other_work(self.other_work)),
+            ("cores used by other processes", other_work(self.other_work)),
             ("durations", durations(self.durations)),
         ]
         judged = list(rows(self.results, TARGETS, os.cpu_count() or 1))

@@ -1,14 +1,20 @@
 """The benchmark's pure parts: rates, percentiles, ratios, targets, the order of a backlog."""
 
 import os
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from time import process_time
 
 import pytest
 from pamqp.commands import Basic
 
+from schemas.events import parse
 from tests.bench.backlog import interleaved
 from tests.bench.broker import Stored
+from tests.bench.conditions import command
 from tests.bench.figures import Sample, Spread, TooFewSamples, paired_ratio, percentile, rate, serial_rate
+from tests.bench.measures.hot import late_events
+from tests.bench.measures.preload import HOT_PART
 from tests.bench.plan import Options, describe, minutes
 from tests.bench.report import Report
 from tests.bench.results import Bound, Ratio, Results, Row, Target, Verdict, rows
@@ -274,3 +280,22 @@ def test_the_measures_are_known_by_name() -> None:
         "retries",
         "console",
     ]
+
+
+def test_a_run_is_repeated_by_its_command() -> None:
+    assert command([]) == "make bench"
+    assert command(["--save", "main.json", "--json"]) == "make bench"
+    assert (
+        command(["--only", "hot", "--save=hot.json", "--rounds", "1"])
+        == 'make bench ARGS="--only hot --rounds 1"'
+    )
+
+
+def test_events_of_the_part_with_many_are_valid_and_older_than_its_newest() -> None:
+    oldest, newest = datetime.now(UTC) - timedelta(days=700), datetime.now(UTC) - timedelta(days=1)
+    events = list(islice(late_events(), 20))
+    payloads = [parse(event.provider, event.body) for event in events]
+
+    assert {payload.entity_id for payload in payloads} == {HOT_PART}
+    assert all(oldest < payload.occurred_at < newest for payload in payloads)
+    assert len({payload.occurred_at for payload in payloads}) == len(events)

@@ -46,7 +46,7 @@ async def hot(bench: Bench) -> None:
         await make_template(bench.world, size, FAMILY)
     bench.show.done("hot: filling", len(sizes))
     count = WARM_UP + (QUICK_EVENTS if bench.options.is_quick else EVENTS)
-    made = await backlog.make(bench.world, (FAMILY,), count, events=_events())
+    made = await backlog.make(bench.world, (FAMILY,), count, events=late_events())
     for size in bench.turns("hot", sizes):
         async with copied(bench.world, size) as world:
             await world.line.purge(world.queues)
@@ -55,7 +55,7 @@ async def hot(bench: Bench) -> None:
             bench.results.add(COST, "ms", size.name, 1000 * cost, Ratio.THIS_BY_FIRST)
 
 
-def _events() -> Iterator[GeneratedEvent]:
+def late_events() -> Iterator[GeneratedEvent]:
     """Endless events of the part, at random instants of its logged past."""
     rng = Random(SEED)
     now = datetime.now(UTC).replace(microsecond=0)

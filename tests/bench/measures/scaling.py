@@ -94,18 +94,12 @@ async def _drain(bench: Bench, measure: str, consumers: Consumers, made: Backlog
         await accounted(world, OUR_LOG, made.distinct, running[0])
         await published(world, running[0])
     await nothing_left(world)
-    bench.results.add(
-        f"{measure}, batches of changes that were still to publish",
-        "batches",
-        consumers.name,
-        unpublished,
-        Ratio.NONE,
-    )
     total = seen[0][1]
     samples = drained(seen, total)
     bench.results.add(measure, "events/s", consumers.name, rate(samples, total), Ratio.THIS_BY_FIRST)
     begin, end = instant(samples, FIRST_SHARE * total), instant(samples, LAST_SHARE * total)
-    await _add_more(bench, measure, consumers, usage.shares(begin, end))
+    counts = {"batches of changes that were still to publish": unpublished}
+    await _add_more(bench, measure, consumers, counts, usage.shares(begin, end))
 
 
 def _warm(made: Backlog) -> int:
@@ -149,9 +143,12 @@ async def _all_there(world: World, queues: list[str], look: Callable[[], None]) 
     await world.line.watch(queues, is_over, look)
 
 
-async def _add_more(bench: Bench, measure: str, consumers: Consumers, shares: dict[str, float]) -> None:
+async def _add_more(
+    bench: Bench, measure: str, consumers: Consumers, counts: dict[str, int], shares: dict[str, float]
+) -> None:
     """Record conflicts and CPU usage, which explain the rate."""
     counts = {
+        **counts,
         "retried": await bench.world.retried(),
         **(await bench.world.database.fetchrow(CONFLICTS) or {}),
     }
