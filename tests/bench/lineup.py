@@ -20,7 +20,10 @@ ONE_TRANSACTION = "one transaction per event (inbox row, guarded upsert), asyncp
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """`log` is the table with one row per applied event; None for a contestant that applies none."""
+    """`log` is the table with one row per applied event; None for a contestant that applies none.
+
+    `uses_product`: it runs with the product's packages, because it imports the product.
+    """
 
     name: str
     module: str
@@ -28,6 +31,7 @@ class Contestant:
     log: str | None = None
     prefetch: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
+    uses_product: bool = False
 
     @property
     def is_product(self) -> bool:
@@ -53,7 +57,8 @@ class Contestant:
             prefetch=self.prefetch,
             **more,  # type: ignore[arg-type]  # the names are checked by the call
         )
-        return [str(OTHERS_PYTHON), "-m", f"tests.bench.contestants.{self.module}"], task.environment
+        python = sys.executable if self.uses_product else str(OTHERS_PYTHON)
+        return [python, "-m", f"tests.bench.contestants.{self.module}"], task.environment
 
 
 STOCKHOOK = Contestant(
@@ -92,6 +97,7 @@ ANSWERING = Contestant(
     "only answers",
     "answering",
     "the server of stockhook's ingest with its default settings; each request is answered 200 at once",
+    uses_product=True,
 )
 FASTAPI = Contestant(
     "FastAPI + FastStream", "fastapi_ingest", "uvicorn with httptools and uvloop, confirms, no access log"

@@ -38,11 +38,11 @@ SHORT_DELAYS = "1,2,3"
 DELAYS = "7,35,175"
 
 MEASURES: Mapping[str, Planned] = {
-    "drain": Planned(drain_parts, before=12, per_round=90, in_table=True),
+    "drain": Planned(drain_parts, before=12, per_round=85, in_table=True),
     "drain-buyback": Planned(drain_buyback, before=6, per_round=45, in_table=True),
     "drain-mixed": Planned(drain_mixed, before=8, per_round=60, in_table=True),
     "ingest": Planned(ingest, before=10, per_round=45, in_table=True),
-    "latency": Planned(latency, before=5, per_round=165, in_table=True),
+    "latency": Planned(latency, before=5, per_round=150, in_table=True),
     "memory": Planned(memory, before=10, per_round=40, in_table=True),
     "scaling": Planned(scaling, before=15, per_round=75, in_table=True),
     "hot": Planned(hot, before=30, per_round=40, in_table=True),
