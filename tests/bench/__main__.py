@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, run
@@ -13,6 +12,7 @@ from rich.console import Console
 from deploy.local.packages import DownloadFailed
 from deploy.local.process import StartFailed
 from deploy.local.services import Unavailable
+from tests.bench.page import SAVED
 from tests.bench.plan import Options
 from tests.bench.run import MEASURES, measure
 from tests.bench.show import Show
@@ -40,7 +40,7 @@ def main(
     quick: Flag = False,
     full: Flag = False,
     keep: Flag = False,
-    save: Path | None = None,
+    save: str = "",
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> int:
     """Measure the product and its alternatives, in alternating rounds, on private services.
@@ -67,7 +67,7 @@ def main(
     keep
         Keep the logs even if nothing failed.
     save
-        Write the results as JSON to this file, for `docs/benchmarks.md`.
+        Write the results to `docs/benchmarks/NAME.json`; `make docs` shows them on the page.
     json_
         Print JSON. Progress goes to standard error.
     """
@@ -99,8 +99,9 @@ def main(
     except KeyboardInterrupt:
         return INTERRUPTED
     as_json = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
-    if save is not None:
-        save.write_text(f"{as_json}\n")
+    if save:
+        SAVED.mkdir(exist_ok=True)
+        (SAVED / f"{save}.json").write_text(f"{as_json}\n")
     if json_:
         print(as_json)
     else:

@@ -49,11 +49,11 @@ MEASURES: Mapping[str, Planned] = {
     "feed": Planned(feed, before=2, per_round=30),
     "cluster": Planned(cluster, before=60, per_round=30),
     "growth": Planned(growth, before=120, per_round=60),
-    "rebuild": Planned(rebuild, before=180, per_round=80),
+    "rebuild": Planned(rebuild, before=155, per_round=95),
     "tracing": Planned(tracing, before=20, per_round=30),
     "strangers": Planned(strangers, before=5, per_round=200),
     "retries": Planned(retries, before=0, per_round=60),
-    "console": Planned(console, before=90, per_round=140),
+    "console": Planned(console, before=80, per_round=125),
 }
 
 

@@ -13,6 +13,7 @@ from tests.bench.backlog import interleaved
 from tests.bench.broker import Stored
 from tests.bench.conditions import command
 from tests.bench.figures import Sample, Spread, TooFewSamples, paired_ratio, percentile, rate, serial_rate
+from tests.bench.lineup import CONSOLE, CONSUMERS, INGEST, STOCKHOOK, WITHOUT_FEED
 from tests.bench.measures.hot import late_events
 from tests.bench.measures.preload import HOT_PART
 from tests.bench.plan import Options, describe, minutes
@@ -280,6 +281,12 @@ def test_the_measures_are_known_by_name() -> None:
         "retries",
         "console",
     ]
+
+
+def test_the_product_is_measured_with_its_default_settings() -> None:
+    assert {**STOCKHOOK.environment, **INGEST.environment, **CONSOLE.environment} == {}
+    assert "with the change feed" in STOCKHOOK.settings
+    assert [each.name for each in (*CONSUMERS, WITHOUT_FEED) if each.publishes_changes] == [STOCKHOOK.name]
 
 
 def test_a_run_is_repeated_by_its_command() -> None:
