@@ -48,7 +48,7 @@ MEASURES: Mapping[str, Planned] = {
     "hot": Planned(hot, before=30, per_round=40, in_table=True),
     "feed": Planned(feed, before=2, per_round=30),
     "cluster": Planned(cluster, before=60, per_round=30),
-    "growth": Planned(growth, before=120, per_round=60),
+    "growth": Planned(growth, before=75, per_round=50),
     "rebuild": Planned(rebuild, before=155, per_round=95),
     "tracing": Planned(tracing, before=20, per_round=30),
     "strangers": Planned(strangers, before=5, per_round=200),
