@@ -50,10 +50,10 @@ def _run(name: str, run: Run) -> Iterator[str]:
         yield ""
     yield "| what | with | median (lowest to highest) | ratio | target | |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    for measure, of_measure in groupby(run["figures"], itemgetter("measure", "unit")):
+    for (measure, unit), of_measure in groupby(run["figures"], itemgetter("measure", "unit")):
         figures = list(of_measure)
         if len(figures) <= MOST_ROWS or any(figure["target"] for figure in figures):
-            yield from _rows(*measure, figures)
+            yield from _rows(measure, unit, figures)
     yield ""
 
 
