@@ -84,8 +84,9 @@ send: bootstrap  ## send events to the system that `make run` started (ARGS="--d
 	@test -f .dev/env || { echo "nothing is running here yet: start it with \`make run\`" >&2; exit 1; }
 	@. .dev/env; exec .venv/bin/stockhook send $(ARGS)
 
-docs: bootstrap  ## write the generated files: docs/reference/, and those of families and permissions in deploy/
+docs: bootstrap  ## write the generated files: docs/reference/, and those of families and permissions in deploy/, benchmarks
 	@$(PYTHON) -m deploy.documents
+	@$(PYTHON) -m tests.bench.page
 	@STOCKHOOK_AMQP_URL=amqp://localhost/stockhook .venv/bin/stockhook topology --definitions >deploy/rabbitmq/topology.json
 	@.venv/bin/stockhook grants rabbitmq --json >deploy/rabbitmq/permissions.json
 	@.venv/bin/stockhook grants postgres >deploy/postgres/roles.sql

@@ -71,9 +71,13 @@ async def make(
     *,
     repeats: bool = False,
     ingest: Contestant = INGEST,
+    events: Iterator[GeneratedEvent] | None = None,
 ) -> Backlog:
-    """Send `count` webhooks to the ingest, and return the messages that it published."""
-    events = events_of(families)
+    """Send `count` webhooks to the ingest, and return the messages that it published.
+
+    By default, the events are those of a generated marketplace.
+    """
+    events = events_of(families) if events is None else events
     if repeats:
         events = marketplace.scrambled(events, duplicates=DUPLICATES, shuffle=False, seed=SEED)
     await world.empty()
@@ -96,6 +100,11 @@ def interleaved(messages: Iterable[Stored]) -> list[Stored]:
         (place / len(queued), message) for queued in by_queue.values() for place, message in enumerate(queued)
     ]
     return [message for _, message in sorted(placed, key=itemgetter(0))]
+
+
+def for_world(backlog: Backlog, world: World) -> Backlog:
+    """The same messages, encoded for the connection to another broker."""
+    return replace(backlog, wire=tuple(chunks(backlog.messages, world.line.channel.number)))
 
 
 async def lay(world: World, backlog: Backlog) -> None:

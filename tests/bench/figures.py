@@ -46,6 +46,11 @@ def rate(samples: Sequence[Sample], total: int) -> float:
     return (LAST_SHARE - FIRST_SHARE) * total / seconds
 
 
+def serial_rate(*rates: float) -> float:
+    """The rate of a process that does the work of all these processes, one after the other."""
+    return 1 / sum(1 / rate for rate in rates)
+
+
 def instant(samples: Sequence[Sample], done: float) -> float:
     """The instant at which `done` events were completed, interpolated linearly between samples.
 

@@ -20,7 +20,10 @@ ONE_TRANSACTION = "one transaction per event (inbox row, guarded upsert), asyncp
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """`log` is the table with one row per applied event; None for a contestant that applies none."""
+    """`log` is the table with one row per applied event; None for a contestant that applies none.
+
+    `uses_product`: it runs with the product's packages, because it imports the product.
+    """
 
     name: str
     module: str
@@ -28,10 +31,15 @@ class Contestant:
     log: str | None = None
     prefetch: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
+    uses_product: bool = False
 
     @property
     def is_product(self) -> bool:
         return self.module.startswith("worker")
+
+    @property
+    def publishes_changes(self) -> bool:
+        return self.log == OUR_LOG and self.environment.get("STOCKHOOK_CHANGES") != "false"
 
     def with_settings(self, environment: Mapping[str, str]) -> Self:
         return replace(self, environment={**self.environment, **environment})
@@ -49,17 +57,23 @@ class Contestant:
             prefetch=self.prefetch,
             **more,  # type: ignore[arg-type]  # the names are checked by the call
         )
-        return [str(OTHERS_PYTHON), "-m", f"tests.bench.contestants.{self.module}"], task.environment
+        python = sys.executable if self.uses_product else str(OTHERS_PYTHON)
+        return [python, "-m", f"tests.bench.contestants.{self.module}"], task.environment
 
 
 STOCKHOOK = Contestant(
     "stockhook",
     "worker consume",
-    "default settings, without the change feed, which the others lack",
+    "default settings: with the change feed, which the others lack, without a subscriber",
+    OUR_LOG,
+)
+WITHOUT_FEED = Contestant(
+    "stockhook without its feed",
+    "worker consume",
+    "STOCKHOOK_CHANGES=false",
     OUR_LOG,
     environment={"STOCKHOOK_CHANGES": "false"},
 )
-WITH_FEED = Contestant("stockhook with its feed", "worker consume", "default settings", OUR_LOG)
 
 # Each has the prefetch with which it was fastest in tests.
 BARE_AIORMQ = Contestant(
@@ -79,6 +93,12 @@ INGEST = Contestant("stockhook", "worker ingest", "default settings")
 BARE_PUBLISHER = Contestant(
     "bare publish", "bare_publisher", "aio-pika, confirms, 64 in flight, uvloop", None, 64
 )
+ANSWERING = Contestant(
+    "only answers",
+    "answering",
+    "the server of stockhook's ingest with its default settings; each request is answered 200 at once",
+    uses_product=True,
+)
 FASTAPI = Contestant(
     "FastAPI + FastStream", "fastapi_ingest", "uvicorn with httptools and uvloop, confirms, no access log"
 )
@@ -91,7 +111,7 @@ BEHIND_GATEWAY = Contestant(
     environment={"STOCKHOOK_GATEWAY": "hookdeck", "STOCKHOOK_GATEWAY_SECRETS": GATEWAY_SECRET},
 )
 
-INGESTS = (INGEST, BEHIND_GATEWAY, BARE_PUBLISHER, FASTAPI)
+INGESTS = (INGEST, BEHIND_GATEWAY, ANSWERING, BARE_PUBLISHER, FASTAPI)
 
 UNTRACED = replace(STOCKHOOK, name="without traces")
 _TRACED = {**STOCKHOOK.environment, "STOCKHOOK_TRACING": "true"}

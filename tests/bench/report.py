@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from tests.bench.figures import Spread
-from tests.bench.results import Row
+from tests.bench.results import Row, Verdict
 
 Json = dict[str, object]
 
@@ -53,7 +53,7 @@ def _figures(rows: Sequence[Row]) -> Table:
         table.add_section()
         table.add_row(f"[bold]{measure}[/]")
         for row in of_measure:
-            numbers = map(_number, (row.spread.median, row.spread.low, row.spread.high))
+            numbers = map(number, (row.spread.median, row.spread.low, row.spread.high))
             table.add_row(f"  {row.contestant}", *numbers, _ratio(row.ratio), _target(row), _verdict(row))
     return table
 
@@ -62,7 +62,7 @@ def _measure(row: Row) -> str:
     return f"{row.measure} ({row.unit})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
@@ -77,13 +77,19 @@ def _ratio(ratio: Spread | None) -> str:
 
 
 def _target(row: Row) -> str:
-    return "" if row.target is None else f"{row.target.bound} {row.target.value:g}"
+    return "" if row.target is None else str(row.target)
 
 
 def _verdict(row: Row) -> str:
-    if row.is_met is None:
-        return ""
-    return "[green]met[/]" if row.is_met else "[red]missed[/]"
+    match row.verdict:
+        case None:
+            return ""
+        case Verdict.REACHED:
+            return f"[green]{row.verdict}[/]"
+        case Verdict.NOT_DECIDED:
+            return f"[yellow]{row.verdict}[/]"
+        case Verdict.NOT_REACHED:
+            return f"[red]{row.verdict}[/]"
 
 
 def _row_as_json(row: Row) -> Json:
@@ -93,8 +99,8 @@ def _row_as_json(row: Row) -> Json:
         "contestant": row.contestant,
         **_spread_as_json(row.spread),
         "ratio": None if row.ratio is None else _spread_as_json(row.ratio),
-        "target": None if row.target is None else {"bound": row.target.bound, "value": row.target.value},
-        "met": row.is_met,
+        "target": None if row.target is None else str(row.target),
+        "verdict": row.verdict,
     }
 
 

@@ -12,6 +12,14 @@ class Bound(StrEnum):
     AT_MOST = "≤"
 
 
+class Verdict(StrEnum):
+    """In the order of preference: of two alternative targets, the first verdict counts."""
+
+    REACHED = "reached"
+    NOT_DECIDED = "not decided"
+    NOT_REACHED = "not reached"
+
+
 class Ratio(Enum):
     """The meaning of the ratio in a row."""
 
@@ -22,15 +30,42 @@ class Ratio(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A target of a figure, or of the ratio in the row that `row` names."""
+    """A target of a figure, or of the ratio in the row that `row` names.
+
+    With `or_figure`, the target is also reached if the product's figure keeps this bound, whatever the ratio.
+    On a machine with fewer than `cores`, a lower figure decides nothing.
+    """
 
     measure: str
     bound: Bound
     value: float
     row: str | None = None
+    or_figure: float | None = None
+    cores: int = 0
 
-    def is_met(self, figure: float) -> bool:
-        return figure >= self.value if self.bound is Bound.AT_LEAST else figure <= self.value
+    def __str__(self) -> str:
+        alternative = "" if self.or_figure is None else f", or {self.bound} {self.or_figure:g}"
+        cores = "" if not self.cores else f" with {self.cores} cores"
+        return f"{self.bound} {self.value:g}{alternative}{cores}"
+
+    def judge(self, spread: Spread, product: Spread, cores: int) -> Verdict:
+        """`spread` is that of the figure or of the ratio, `product` that of the product's figures."""
+        verdict = self._compare(spread, self.value)
+        if self.or_figure is not None:
+            verdict = min(verdict, self._compare(product, self.or_figure), key=list(Verdict).index)
+        if verdict is Verdict.NOT_REACHED and cores < self.cores:
+            return Verdict.NOT_DECIDED
+        return verdict
+
+    def _compare(self, spread: Spread, value: float) -> Verdict:
+        """Not decided if some rounds keep the bound and others do not."""
+        keeps = {self._keeps(spread.low, value), self._keeps(spread.high, value)}
+        if len(keeps) == 2:
+            return Verdict.NOT_DECIDED
+        return Verdict.REACHED if keeps == {True} else Verdict.NOT_REACHED
+
+    def _keeps(self, figure: float, value: float) -> bool:
+        return figure >= value if self.bound is Bound.AT_LEAST else figure <= value
 
 
 @dataclass(slots=True)
@@ -69,27 +104,20 @@ class Row:
     spread: Spread
     ratio: Spread | None
     target: Target | None
-
-    @property
-    def is_met(self) -> bool | None:
-        """None where there is no target."""
-        judged = self.spread if self.ratio is None else self.ratio
-        return None if self.target is None else self.target.is_met(judged.median)
+    verdict: Verdict | None
+    """None where there is no target."""
 
 
-def rows(results: Results, targets: tuple[Target, ...]) -> Iterator[Row]:
-    """A row for each contestant in each measure."""
+def rows(results: Results, targets: tuple[Target, ...], cores: int) -> Iterator[Row]:
+    """A row for each contestant in each measure. `cores` is the number that the machine has."""
     for measure in results.measures.values():
+        product = Spread.of(next(iter(measure.values.values())))
         for contestant, values in measure.values.items():
             ratio = _ratio(measure, contestant)
-            yield Row(
-                measure.name,
-                measure.unit,
-                contestant,
-                Spread.of(values),
-                ratio,
-                _target(targets, measure.name, contestant, has_ratio=ratio is not None),
-            )
+            target = _target(targets, measure.name, contestant, has_ratio=ratio is not None)
+            spread = Spread.of(values)
+            verdict = None if target is None else target.judge(ratio or spread, product, cores)
+            yield Row(measure.name, measure.unit, contestant, spread, ratio, target, verdict)
 
 
 def _ratio(measure: Measure, contestant: str) -> Spread | None:
@@ -106,8 +134,8 @@ def _ratio(measure: Measure, contestant: str) -> Spread | None:
 
 
 def _target(targets: tuple[Target, ...], measure: str, contestant: str, *, has_ratio: bool) -> Target | None:
-    """A target without a row applies to the product's figure."""
+    """A target without a row applies to each figure without a ratio; the other targets name their row."""
     for target in targets:
-        if target.measure == measure and target.row == (contestant if has_ratio else None):
+        if target.measure == measure and target.row in ((contestant,) if has_ratio else (contestant, None)):
             return target
     return None

@@ -23,6 +23,20 @@ async def accounted(world: World, table: str, expected: int, running: Running) -
         await asyncio.sleep(0.1)
 
 
+async def published(world: World, running: Running) -> None:
+    """Return when the change feed has published all changes.
+
+    Raises:
+        Failed
+    """
+    end = monotonic() + PATIENCE_SECONDS
+    while waiting := await world.count("changes"):
+        running.check()
+        if monotonic() > end:
+            raise Failed(f"{running.name}: {waiting} batches of changes are not published\n{running.tail()}")
+        await asyncio.sleep(0.1)
+
+
 async def nothing_left(world: World) -> None:
     """Check, after the consumer has stopped, that no unacked or retried event is in a queue.
 

@@ -39,6 +39,23 @@ class CpuUsage:
 
 
 @dataclass(slots=True)
+class CpuCost:
+    """CPU seconds, user and system, of each group of processes since its creation."""
+
+    groups: Mapping[str, Pids]
+    _before: dict[str, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._before = self._seconds()
+
+    def seconds(self) -> dict[str, float]:
+        return {name: used - self._before[name] for name, used in self._seconds().items()}
+
+    def _seconds(self) -> dict[str, float]:
+        return {name: cpu_seconds(pids()) for name, pids in self.groups.items()}
+
+
+@dataclass(slots=True)
 class OtherWork:
     """The CPU usage of unrelated processes. `ours` are the services, which keep running."""
 

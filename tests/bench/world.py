@@ -31,6 +31,7 @@ from tests.bench.broker import BrokerLine, broker_line
 from tests.bench.contestants.applying import TABLES
 from tests.bench.lineup import Contestant
 from tests.bench.processes import Failed, Running, start, with_descendants
+from tests.bench.usage import CpuCost
 from worker.amqp.connection import Broker
 from worker.amqp.queue_set import main_queue
 from worker.amqp.topology import RETURN, topology
@@ -39,6 +40,7 @@ from worker.postgres.migrations import migrate
 from worker.postgres.pool import Database
 
 READY_SECONDS = 60.0
+CONSUMER, POSTGRES = "consumer", "Postgres"
 OVOKO_SECRET = "bench-ovoko-secret"
 BUYBACK_TOKEN = "bench-buyback-token"
 
@@ -91,12 +93,26 @@ class World:
         assert self.services.postgres is not None
         return with_descendants(self.services.postgres.pids())
 
+    async def cpu_cost(self, consumer: Running) -> CpuCost:
+        """Of the consumer, and of Postgres without the benchmark's own session."""
+        own = await self.database.fetchval("SELECT pg_backend_pid()")
+        return CpuCost(
+            {
+                CONSUMER: lambda: consumer.pids,
+                POSTGRES: lambda: [pid for pid in self.postgres_pids() if pid != own],
+            }
+        )
+
     async def prepare(self) -> None:
         """Declare the topology and migrate the database, once."""
         database = Database(self.services.database_url, 1, "bench")
         await migrate(database)
         await database.close()
         await self.database.execute(TABLES)
+        await self.declare()
+
+    async def declare(self) -> None:
+        """Declare the topology."""
         async with Broker(self.services.amqp_url, "bench").connection() as connection:
             await (await connection.channel()).ensure_topology(topology(self.settings.delays))
         families = {main_queue(family) for family in FAMILIES}

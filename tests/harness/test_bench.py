@@ -1,16 +1,27 @@
 """The benchmark's pure parts: rates, percentiles, ratios, targets, the order of a backlog."""
 
+import os
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from time import process_time
+
 import pytest
 from pamqp.commands import Basic
 
+from schemas.events import parse
 from tests.bench.backlog import interleaved
 from tests.bench.broker import Stored
-from tests.bench.figures import Sample, Spread, TooFewSamples, paired_ratio, percentile, rate
+from tests.bench.conditions import command
+from tests.bench.figures import Sample, Spread, TooFewSamples, paired_ratio, percentile, rate, serial_rate
+from tests.bench.lineup import CONSOLE, CONSUMERS, INGEST, STOCKHOOK, WITHOUT_FEED
+from tests.bench.measures.hot import late_events
+from tests.bench.measures.preload import HOT_PART
+from tests.bench.plan import Options, describe, minutes
 from tests.bench.report import Report
-from tests.bench.results import Bound, Ratio, Results, Row, Target, rows
+from tests.bench.results import Bound, Ratio, Results, Row, Target, Verdict, rows
 from tests.bench.run import MEASURES
 from tests.bench.targets import TARGETS
-from tests.bench.usage import CpuUsage
+from tests.bench.usage import CpuCost, CpuUsage
 
 EVENLY = [Sample(at / 10, at * 10) for at in range(11)]
 
@@ -88,14 +99,14 @@ def of_two_rounds(ratio: Ratio) -> list[Row]:
     for ours, theirs in ((300, 100), (150, 50)):
         results.add("drain", "events/s", "stockhook", ours, ratio)
         results.add("drain", "events/s", "other", theirs, ratio)
-    return list(rows(results, (Target("drain", Bound.AT_LEAST, 3, "other"),)))
+    return list(rows(results, (Target("drain", Bound.AT_LEAST, 3, "other"),), cores=2))
 
 
 def test_the_product_is_held_against_the_others() -> None:
     ours, theirs = of_two_rounds(Ratio.PRODUCT_BY_THIS)
 
-    assert (ours.spread, ours.ratio, ours.target, ours.is_met) == (Spread(225, 150, 300), None, None, None)
-    assert (theirs.ratio, theirs.is_met) == (Spread(3, 3, 3), True)
+    assert (ours.spread, ours.ratio, ours.target, ours.verdict) == (Spread(225, 150, 300), None, None, None)
+    assert (theirs.ratio, theirs.verdict) == (Spread(3, 3, 3), Verdict.REACHED)
 
 
 def test_a_measure_of_only_the_product_is_compared_with_its_first_figure() -> None:
@@ -103,7 +114,7 @@ def test_a_measure_of_only_the_product_is_compared_with_its_first_figure() -> No
 
     assert second.ratio is not None
     assert second.ratio.median == pytest.approx(1 / 3)
-    assert second.is_met is False
+    assert second.verdict is Verdict.NOT_REACHED
 
 
 def test_counts_have_no_ratio() -> None:
@@ -111,22 +122,97 @@ def test_counts_have_no_ratio() -> None:
     for count in (0, 0):
         results.add("retried", "events", "1 consumer", count, Ratio.NONE)
         results.add("retried", "events", "2 consumers", count + 1, Ratio.NONE)
-    one, two = rows(results, (Target("retried", Bound.AT_MOST, 0),))
+    one, two = rows(results, (Target("retried", Bound.AT_MOST, 0),), cores=2)
 
-    assert (one.is_met, two.is_met) == (True, False)
+    assert (one.verdict, two.verdict) == (Verdict.REACHED, Verdict.NOT_REACHED)
+
+
+def test_a_target_of_a_figure_can_name_one_row() -> None:
+    results = Results()
+    for size in ("small", "large"):
+        results.add("rebuild", "events/s", size, 10, Ratio.NONE)
+    small, large = rows(results, (Target("rebuild", Bound.AT_LEAST, 20, "large"),), cores=2)
+
+    assert (small.verdict, large.verdict) == (None, Verdict.NOT_REACHED)
+
+
+ANY = Spread(7, 7, 7)
 
 
 @pytest.mark.parametrize(
-    ("bound", "figure", "is_met"),
+    ("bound", "low", "high", "verdict"),
     [
-        (Bound.AT_LEAST, 1.1, True),
-        (Bound.AT_LEAST, 1.09, False),
-        (Bound.AT_MOST, 1.1, True),
-        (Bound.AT_MOST, 1.11, False),
+        (Bound.AT_LEAST, 1.1, 1.2, Verdict.REACHED),
+        (Bound.AT_LEAST, 1.09, 1.2, Verdict.NOT_DECIDED),
+        (Bound.AT_LEAST, 1.0, 1.09, Verdict.NOT_REACHED),
+        (Bound.AT_MOST, 1.0, 1.1, Verdict.REACHED),
+        (Bound.AT_MOST, 1.0, 1.11, Verdict.NOT_DECIDED),
+        (Bound.AT_MOST, 1.11, 1.2, Verdict.NOT_REACHED),
     ],
 )
-def test_a_target_is_met_at_its_value(bound: Bound, figure: float, is_met: bool) -> None:
-    assert Target("drain", bound, 1.1).is_met(figure) is is_met
+def test_all_rounds_decide_about_a_target(bound: Bound, low: float, high: float, verdict: Verdict) -> None:
+    assert Target("drain", bound, 1.1).judge(Spread((low + high) / 2, low, high), ANY, 2) is verdict
+
+
+@pytest.mark.parametrize(
+    ("ratio", "product", "verdict"),
+    [
+        (Spread(1, 1, 1), Spread(9, 9, 9), Verdict.REACHED),
+        (Spread(3, 3, 3), Spread(1, 1, 1.2), Verdict.REACHED),
+        (Spread(3, 3, 3), Spread(1, 1, 1.3), Verdict.NOT_DECIDED),
+        (Spread(1, 1, 3), Spread(9, 9, 9), Verdict.NOT_DECIDED),
+        (Spread(3, 3, 3), Spread(9, 9, 9), Verdict.NOT_REACHED),
+    ],
+)
+def test_a_small_figure_of_the_product_reaches_a_target_too(
+    ratio: Spread, product: Spread, verdict: Verdict
+) -> None:
+    target = Target("p50", Bound.AT_MOST, 1.5, "other", or_figure=1.2)
+
+    assert target.judge(ratio, product, 2) is verdict
+    assert str(target) == "≤ 1.5, or ≤ 1.2"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "cores", "verdict"),
+    [(1.4, 4, Verdict.NOT_REACHED), (1.4, 2, Verdict.NOT_DECIDED), (1.5, 2, Verdict.REACHED)],
+)
+def test_a_machine_with_few_cores_does_not_miss_a_target_of_scaling(
+    ratio: float, cores: int, verdict: Verdict
+) -> None:
+    target = Target("scaling", Bound.AT_LEAST, 1.5, "2 consumers", cores=4)
+
+    assert target.judge(Spread.of([ratio]), ANY, cores) is verdict
+
+
+def test_a_serial_rate_adds_the_time_of_each_part() -> None:
+    assert serial_rate(10_000, 10_000) == pytest.approx(5_000)
+    assert serial_rate(20_000, 5_000) == pytest.approx(4_000)
+
+
+def test_cpu_cost_counts_from_its_creation() -> None:
+    cost = CpuCost({"this process": lambda: [os.getpid()], "no process": lambda: []})
+    end = process_time() + 0.05
+    while process_time() < end:
+        pass
+
+    # The kernel counts in ticks of ten milliseconds.
+    assert cost.seconds()["this process"] >= 0.03
+    assert cost.seconds()["no process"] == 0
+
+
+def test_the_main_table_fits_in_twenty_minutes() -> None:
+    table = {name: planned for name, planned in MEASURES.items() if planned.in_table}
+    total = sum(planned.seconds(Options().rounds) for planned in table.values())
+
+    assert total < 20 * 60
+    assert next(iter(describe(table, Options()))) == f"plan: 2 rounds, about {minutes(total)}"
+
+
+def test_the_plan_lists_each_measure() -> None:
+    plan = {"hot": MEASURES["hot"]}
+
+    assert [line.split()[0] for line in describe(plan, Options(rounds=1))] == ["plan:", "hot"]
 
 
 def test_no_two_targets_are_of_the_same_row() -> None:
@@ -152,7 +238,7 @@ def test_json_has_the_same_content_as_the_table() -> None:
                 "high": 300,
                 "ratio": None,
                 "target": None,
-                "met": None,
+                "verdict": None,
             },
             {
                 "measure": "drain",
@@ -162,8 +248,8 @@ def test_json_has_the_same_content_as_the_table() -> None:
                 "low": 50,
                 "high": 100,
                 "ratio": {"median": 3, "low": 3, "high": 3},
-                "target": {"bound": "≥", "value": 3},
-                "met": True,
+                "target": "≥ 3",
+                "verdict": "reached",
             },
         ],
     }
@@ -183,13 +269,40 @@ def test_the_measures_are_known_by_name() -> None:
         "drain-mixed",
         "ingest",
         "latency",
+        "memory",
+        "scaling",
+        "hot",
         "feed",
+        "cluster",
         "growth",
         "rebuild",
-        "memory",
         "tracing",
         "strangers",
         "retries",
-        "scaling",
         "console",
     ]
+
+
+def test_the_product_is_measured_with_its_default_settings() -> None:
+    assert {**STOCKHOOK.environment, **INGEST.environment, **CONSOLE.environment} == {}
+    assert "with the change feed" in STOCKHOOK.settings
+    assert [each.name for each in (*CONSUMERS, WITHOUT_FEED) if each.publishes_changes] == [STOCKHOOK.name]
+
+
+def test_a_run_is_repeated_by_its_command() -> None:
+    assert command([]) == "make bench"
+    assert command(["--save", "main.json", "--json"]) == "make bench"
+    assert (
+        command(["--only", "hot", "--save=hot.json", "--rounds", "1"])
+        == 'make bench ARGS="--only hot --rounds 1"'
+    )
+
+
+def test_events_of_the_part_with_many_are_valid_and_older_than_its_newest() -> None:
+    oldest, newest = datetime.now(UTC) - timedelta(days=700), datetime.now(UTC) - timedelta(days=1)
+    events = list(islice(late_events(), 20))
+    payloads = [parse(event.provider, event.body) for event in events]
+
+    assert {payload.entity_id for payload in payloads} == {HOT_PART}
+    assert all(oldest < payload.occurred_at < newest for payload in payloads)
+    assert len({payload.occurred_at for payload in payloads}) == len(events)

@@ -8,7 +8,7 @@ from tests.bench.measures.preload import Size, copied, make_template
 from tests.bench.plan import Bench
 from tests.bench.results import Ratio
 
-SIZES = (Size(0), Size(100_000), Size(2_000_000))
+SIZES = (Size(0), Size(2_000_000))
 QUICK_SIZES = (Size(0), Size(20_000))
 RATE = 300
 SECONDS, QUICK_SECONDS = 10, 1
@@ -32,6 +32,6 @@ async def growth(bench: Bench) -> None:
         async with copied(bench.world, size) as world:
             await world.line.purge(world.queues)
             value = await drain_laid(world, STOCKHOOK, made, size.rows)
-            bench.results.add(DRAIN, "events/s", size.name, value, Ratio.THIS_BY_FIRST)
+            bench.results.add(DRAIN, "events/s", size.name, value.rate, Ratio.THIS_BY_FIRST)
             taken = await latencies(world, OURS, requests, RATE)
             add(bench, LATENCY, size.name, taken.from_answer, Ratio.THIS_BY_FIRST)

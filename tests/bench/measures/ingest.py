@@ -7,8 +7,16 @@ from pathlib import Path
 
 from tests.bench import backlog
 from tests.bench.backlog import Backlog
-from tests.bench.figures import Sample, percentile, rate
-from tests.bench.lineup import BARE_PUBLISHER, BEHIND_GATEWAY, GATEWAY_SECRET, INGESTS, Contestant
+from tests.bench.figures import Sample, percentile, rate, serial_rate
+from tests.bench.lineup import (
+    ANSWERING,
+    BARE_PUBLISHER,
+    BEHIND_GATEWAY,
+    GATEWAY_SECRET,
+    INGEST,
+    INGESTS,
+    Contestant,
+)
 from tests.bench.load import Prepared, play_at_once
 from tests.bench.plan import Bench
 from tests.bench.processes import Failed
@@ -20,6 +28,8 @@ from worker.intake.signature import sign
 
 FAMILIES = ("inventory",)
 QUEUES = [main_queue(family) for family in FAMILIES]
+
+LIMIT, SERIAL_LIMIT = "ingest, compared with its serial limit", "only answers, then bare publish"
 
 # The bare publisher's messages are the same in every round.
 MESSAGES = 1_000
@@ -39,6 +49,17 @@ async def ingest(bench: Bench) -> None:
             sent = signed if contestant is BEHIND_GATEWAY else requests
             value = await accepted_per_second(bench, contestant, sent, "ingest", Ratio.PRODUCT_BY_THIS)
         bench.results.add("ingest", "events/s", contestant.name, value)
+    _add_limit(bench)
+
+
+def _add_limit(bench: Bench) -> None:
+    """Beside the ingest's own rate, that of a process which does nothing but answer and publish."""
+    rates = bench.results.measures["ingest"].values
+    for ours, answering, publishing in zip(
+        rates[INGEST.name], rates[ANSWERING.name], rates[BARE_PUBLISHER.name], strict=True
+    ):
+        bench.results.add(LIMIT, "events/s", INGEST.name, ours)
+        bench.results.add(LIMIT, "events/s", SERIAL_LIMIT, serial_rate(answering, publishing))
 
 
 def _sign(body: bytes) -> dict[str, str]:
@@ -63,13 +84,18 @@ async def _publish(world: World, messages: Path, count: int) -> float:
 async def accepted_per_second(
     bench: Bench, contestant: Contestant, requests: list[Prepared], measure: str, ratio: Ratio
 ) -> float:
-    """Events per second, calculated from the number of waiting messages. Adds the duration of an answer.
+    """Events per second, calculated from the number of waiting messages; of ANSWERING, from its answers.
+
+    Adds the duration of an answer.
 
     Raises:
         Failed: Events were answered 200 and are not in the queue.
     """
     world, count, port = bench.world, len(requests), free_port()
     async with world.running(contestant, port=port, secret=OVOKO_SECRET) as running:
+        if contestant is ANSWERING:
+            arrived = sorted((await play_at_once(port, requests)).arrived.values())
+            return rate([Sample(at, done) for done, at in enumerate(arrived, 1)], count)
         watching = asyncio.create_task(
             world.line.watch(QUEUES, lambda waiting: waiting >= count, running.check)
         )

@@ -13,8 +13,9 @@ from tests.bench.figures import percentile
 from tests.bench.lineup import FASTAPI, FASTSTREAM, INGEST, STOCKHOOK, Contestant
 from tests.bench.load import Prepared, play_at_rate, prepared
 from tests.bench.plan import Bench
+from tests.bench.processes import Running
 from tests.bench.results import Ratio
-from tests.bench.settled import accounted, nothing_left
+from tests.bench.settled import accounted, nothing_left, published
 from tests.bench.world import OVOKO_SECRET, World, free_port
 from worker.simulator.webhook import Credentials
 
@@ -46,10 +47,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """Seconds until the commit."""
+    """Seconds until the commit, and CPU seconds per event of each group of processes."""
 
     from_answer: list[float]
     from_request: list[float]
+    cpu: dict[str, float]
 
 
 OURS = Pair(INGEST, STOCKHOOK)
@@ -67,6 +69,10 @@ async def latency(bench: Bench) -> None:
             taken = await latencies(bench.world, pair, requests, rate)
             add(bench, measure, pair.name, taken.from_answer)
             add(bench, f"{measure}, from the request", pair.name, taken.from_request)
+            cost = f"CPU per event at {rate} events/s"
+            bench.results.add(cost, "ms", pair.name, 1000 * sum(taken.cpu.values()))
+            for group, cpu in taken.cpu.items():
+                bench.results.add(f"{cost}, {group}", "ms", pair.name, 1000 * cpu)
 
 
 def add(
@@ -110,11 +116,22 @@ async def latencies(world: World, pair: Pair, requests: list[Prepared], rate: fl
         await stack.enter_async_context(world.running(pair.ingest, port=port, secret=OVOKO_SECRET))
         await play_at_rate(port, requests[:WARM_UP], rate)
         await accounted(world, log, before + WARM_UP, consumer)
+        await _all_published(world, pair.consumer, consumer)
+        cost = await world.cpu_cost(consumer)
         answers = await play_at_rate(port, requests[WARM_UP:], rate)
         await accounted(world, log, before + len(requests), consumer)
+        await _all_published(world, pair.consumer, consumer)
+        seconds = cost.seconds()
     await nothing_left(world)
     committed = {str(row[0]): row[1] for row in await world.database.fetch(COMMITTED.format(table=log))}
     return Latencies(
         [committed[event_id] - answered for event_id, answered in answers.arrived.items()],
         [committed[event_id] - sent for event_id, sent in answers.sent.items()],
+        {group: used / len(answers.arrived) for group, used in seconds.items()},
     )
+
+
+async def _all_published(world: World, contestant: Contestant, running: Running) -> None:
+    """The change feed is part of the cost of an event."""
+    if contestant.publishes_changes:
+        await published(world, running)

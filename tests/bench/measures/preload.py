@@ -42,6 +42,26 @@ FROM (
 ) AS events
 """
 
+# The statuses follow each other as documented, so that no step is a finding.
+HOT_LOG = """
+INSERT INTO event_log
+    (event_id, provider, type, family, entity_id, occurred_at, received_at, applied_at, body)
+SELECT (body->>'event_id')::uuid, 'ovoko', 'part.status.changed', 'inventory', $2, at, at, at,
+       convert_to(body::text, 'UTF8')
+FROM (
+    SELECT at, jsonb_build_object(
+        'event_id', gen_random_uuid(), 'event_type', 'part.status.changed',
+        'timestamp', to_char(at, 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'),
+        'event_data', jsonb_build_object(
+            'part_id', $2::text, 'status', ($3::text[])[1 + ($1::bigint - number) % cardinality($3::text[])],
+            'id_bridge', 'SKU-1', 'external_id', NULL)) AS body
+    FROM (
+        SELECT number, date_trunc('second', now() - interval '2 years' * (number / $1::float8)) AS at
+        FROM generate_series($1::bigint, 1, -1) AS number
+    ) AS instants
+) AS events
+"""
+
 IDS = """
 INSERT INTO event_ids (event_id, content_id, received_at)
 SELECT event_id, gen_random_uuid(), received_at
@@ -54,6 +74,10 @@ SELECT (1000000000 + number * 20)::text, 'SKU-' || number, timestamptz '2020-01-
        timestamptz '2020-01-01', gen_random_uuid(), $2::bigint
 FROM generate_series(0, $1::bigint / $2::bigint - 1) AS number
 """
+
+
+HOT_PART = "1000000000"
+HOT_STATUSES = ("in_warehouse", "reserved", "sold", "returned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +93,25 @@ class Size:
         return f"bench_{self.rows}"
 
 
+@dataclass(frozen=True, slots=True)
+class HotPart(Size):
+    """All rows of the log are of one part."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.rows:,} logged events"
+
+    @property
+    def template(self) -> str:
+        return f"bench_hot_{self.rows}"
+
+
 async def make_template(
     world: World, size: Size, rebuilt: str | None = None, *, is_for_console: bool = False
 ) -> None:
     """Create a template database with this many rows in the event log; each run copies it.
+
+    A hot part has its row in `parts` from the rebuild.
 
     The parts do not belong to the log's events, unless the family will be rebuilt. For the console, each
     event has the evidence of a gateway, the part `long` has each twentieth event, and the part `short` 150.
@@ -90,9 +129,12 @@ async def make_template(
     try:
         if size.rows:
             await connection.execute(MONTHS)
-            await connection.execute(LOG, size.rows, EVENTS_PER_PART, is_for_console, timeout=None)
+            if isinstance(size, HotPart):
+                await connection.execute(HOT_LOG, size.rows, HOT_PART, HOT_STATUSES, timeout=None)
+            else:
+                await connection.execute(LOG, size.rows, EVENTS_PER_PART, is_for_console, timeout=None)
+                await connection.execute(PARTS, size.rows, EVENTS_PER_PART, timeout=None)
             await connection.execute(IDS, timeout=None)
-            await connection.execute(PARTS, size.rows, EVENTS_PER_PART, timeout=None)
         if rebuilt is not None:
             made = replace(world, services=replace(world.services, database_url=url))
             await made.finished("rebuild", rebuilt, "--swap", "--json")
@@ -105,7 +147,8 @@ async def make_template(
 async def _check(connection: "asyncpg.Connection[asyncpg.Record]", size: Size) -> None:
     events = await connection.fetchval("SELECT count(*) FROM event_log JOIN event_ids USING (event_id)")
     parts = await connection.fetchval("SELECT count(*) FROM parts")
-    if (events, parts) != (size.rows, size.rows // EVENTS_PER_PART):
+    expected = 1 if isinstance(size, HotPart) else size.rows // EVENTS_PER_PART
+    if (events, parts) != (size.rows, expected):
         raise Failed(f"preloading: wanted {size.name}, found {events} events and {parts} parts")
 
 

@@ -23,7 +23,7 @@ async def rebuild(bench: Bench) -> None:
     for size in bench.turns("rebuild", sizes):
         async with copied(bench.world, size) as world:
             value = await _rate(world, size)
-            bench.results.add("rebuild of parts", "events/s", size.name, value, Ratio.THIS_BY_FIRST)
+            bench.results.add("rebuild of parts", "events/s", size.name, value, Ratio.NONE)
 
 
 async def _rate(world: World, size: Size) -> float:

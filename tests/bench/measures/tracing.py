@@ -42,7 +42,7 @@ async def _drain(bench: Bench, contestants: Sequence[Contestant]) -> None:
     }
     for contestant in bench.turns(MEASURE, contestants):
         value = await drain(bench.world, contestant, made[contestant.name])
-        bench.results.add(MEASURE, "events/s", contestant.name, value, Ratio.THIS_BY_FIRST)
+        bench.results.add(MEASURE, "events/s", contestant.name, value.rate, Ratio.THIS_BY_FIRST)
 
 
 def _ingest_of(contestant: Contestant) -> Contestant:
