@@ -31,7 +31,7 @@ SETTINGS = {
     # Its library is not downloaded, and it does not make short statements faster.
     "jit": "off",
 }
-# Commits survive kill -9 of the server (synchronous_commit stays on), but not a crash of the machine.
+# Synchronous commits survive kill -9 of the server, but not a crash of the machine.
 THROWAWAY_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 # Capabilities that let a service reach its files below folders closed to its user, the weaker one first, with

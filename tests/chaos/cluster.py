@@ -195,10 +195,11 @@ class ClusterInjector:
                 await asyncio.to_thread(self.pair.shut_down_primary)
             case Kind.KILLED:
                 self.pair.kill_primary()
-            case Kind.KILLED_AFTER_COMMIT:
-                name = f"cut {Point.COMMITTED}"
+            case Kind.KILLED_AFTER_COMMIT | Kind.KILLED_BEFORE_FLUSH:
+                point = Point.COMMITTED if kind is Kind.KILLED_AFTER_COMMIT else Point.FLUSH
+                name = f"cut {point}"
                 before = proxy.counts[name]
-                await asyncio.to_thread(proxy.cut, Point.COMMITTED)
+                await asyncio.to_thread(proxy.cut, point)
                 while proxy.counts[name] == before:
                     await asyncio.sleep(LOOK_SECONDS)
                 self.pair.kill_primary()

@@ -217,6 +217,8 @@ def _disturb(proxy: FaultProxy, kind: Kind, intensity: float) -> None:
             proxy.cut_randomly(Point.COMMIT, intensity)
         case Kind.CUT_AFTER_COMMIT:
             proxy.cut_randomly(Point.COMMITTED, intensity)
+        case Kind.CUT_BEFORE_FLUSH:
+            proxy.cut_randomly(Point.FLUSH, intensity)
         case Kind.CUT_BEFORE_PUBLISH:
             proxy.cut_randomly(Point.PUBLISH, intensity)
         case Kind.CUT_BEFORE_CONFIRM:

@@ -54,6 +54,7 @@ class Kind(StrEnum):
     DROPPED_TO_CLIENT = "dropped to client"
     CUT_BEFORE_COMMIT = "cut before COMMIT"
     CUT_AFTER_COMMIT = "cut after COMMIT"
+    CUT_BEFORE_FLUSH = "cut before the flush"
     CUT_BEFORE_PUBLISH = "cut before publish"
     CUT_BEFORE_CONFIRM = "cut before confirm"
     MEMORY_ALARM = "memory alarm"
@@ -68,6 +69,7 @@ class Kind(StrEnum):
     CUT_OFF_FROM_ONE = "cut off from one other node"
     KILLED_WHILE_LAGGING = "killed again while it catches up"
     KILLED_AFTER_COMMIT = "kill -9 after COMMIT"
+    KILLED_BEFORE_FLUSH = "kill -9 before the flush"
     READ_ONLY = "read-only"
     ROLLING_RESTART = "rolling restart"
 
@@ -103,7 +105,7 @@ ELECTION = timedelta(seconds=5)
 
 # The end of another fault would end half-open connections too early; a rolling restart waits until every
 # queue is complete; and while the broker is away nothing is committed.
-ALONE = (Kind.HALF_OPEN, Kind.ROLLING_RESTART, Kind.KILLED_AFTER_COMMIT)
+ALONE = (Kind.HALF_OPEN, Kind.ROLLING_RESTART, Kind.KILLED_AFTER_COMMIT, Kind.KILLED_BEFORE_FLUSH)
 
 # Share of strikes with a second concurrent fault.
 PAIRED = 0.15
@@ -162,6 +164,7 @@ def deck(*, long: bool, disks: bool) -> list[tuple[Fault, ...]]:
     cuts = [
         (Fault(Kind.CUT_BEFORE_COMMIT, Target.CONSUMERS_TO_POSTGRES),),
         (Fault(Kind.CUT_AFTER_COMMIT, Target.CONSUMERS_TO_POSTGRES),),
+        (Fault(Kind.CUT_BEFORE_FLUSH, Target.CONSUMERS_TO_POSTGRES),),
         (Fault(Kind.CUT_BEFORE_PUBLISH, Target.INGEST_TO_BROKER),),
         (Fault(Kind.CUT_BEFORE_CONFIRM, Target.INGEST_TO_BROKER),),
         # A consumer publishes events only after failures, but changes all the time.
@@ -194,7 +197,13 @@ _NODE_LOST = [
 # The standby is promoted immediately.
 _FAILOVERS = [
     Fault(kind, Target.PRIMARY)
-    for kind in (Kind.KILLED, Kind.STOPPED, Kind.READ_ONLY, Kind.KILLED_AFTER_COMMIT)
+    for kind in (
+        Kind.KILLED,
+        Kind.STOPPED,
+        Kind.READ_ONLY,
+        Kind.KILLED_AFTER_COMMIT,
+        Kind.KILLED_BEFORE_FLUSH,
+    )
 ]
 SURVIVABLE = frozenset([*_NODE_LOST, *_FAILOVERS, *(Fault(Kind.KILLED, target) for target in PROCESSES)])
 
@@ -225,7 +234,7 @@ def cluster_deck(*, partitions: bool) -> list[tuple[Fault, ...]]:
 
 def brief_cluster_deck(*, partitions: bool) -> list[tuple[Fault, ...]]:
     """The main faults of a cluster, for a run in a test."""
-    faults = [Fault(Kind.KILLED, Target.LEADER), Fault(Kind.KILLED_AFTER_COMMIT, Target.PRIMARY)]
+    faults = [Fault(Kind.KILLED, Target.LEADER), Fault(Kind.KILLED_BEFORE_FLUSH, Target.PRIMARY)]
     if partitions:
         faults.append(Fault(Kind.CUT_OFF_RESET, Target.LEADER))
     return [(fault,) for fault in faults]

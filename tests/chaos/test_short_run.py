@@ -55,7 +55,7 @@ def test_a_cluster_that_loses_its_leader_and_its_primary_loses_nothing_and_spend
 
     struck = {fault for strike in report["strikes"] for fault in strike["faults"]}
     partition = "leader node: cut off, connections reset"
-    assert {"leader node: kill -9", "primary: kill -9 after COMMIT"} == struck - {partition}
+    assert {"leader node: kill -9", "primary: kill -9 before the flush"} == struck - {partition}
     assert partition in struck or any("no partition" in note for note in report["notes"])
     assert report["totals"]["attempts_spent"] == 0
     assert report["totals"]["accepted"] > 300

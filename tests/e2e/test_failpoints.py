@@ -12,7 +12,7 @@ from tests.support.stack import Stack, Worker, http_client, until
 from worker.observability.failpoints import POINTS
 
 EVENTS = 12
-CONSUMER_POINTS = ("received", "claimed", "saved", "committed", "acked", "retry_published")
+CONSUMER_POINTS = ("received", "claimed", "saved", "committed", "flushed", "acked", "retry_published")
 INGEST_POINTS = ("accepted", "published")
 SPOOL_POINTS = ("spooled", "drained")
 # In test_dead_letters.py, test_dead_commands.py and test_bulk_jobs.py.

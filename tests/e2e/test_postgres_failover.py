@@ -1,6 +1,8 @@
 """Failovers of Postgres under load: nothing is lost, no attempt is spent, no process ends."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from itertools import count
 from time import monotonic
@@ -12,12 +14,16 @@ import pytest
 from tests.support.events import body, order_created, part_changed, return_updated
 from tests.support.postgres_pair import PostgresPair, fetch_value, postgres_pair
 from tests.support.stack import OVOKO_SECRET, Stack, Worker, http_client, until
+from worker.postgres.durability import Flusher
+from worker.postgres.pool import Database, DatabaseUnavailable
 
 # Two servers for each test (`make test-cluster`).
 pytestmark = pytest.mark.cluster
 
 EVENTS_PER_SECOND = 80
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stockhook/consumer'"
+WAL_WRITER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
+SEEN = "SELECT count(*) FROM seen"
 STATUSES = ("in_warehouse", "reserved", "sold")
 
 
@@ -126,6 +132,36 @@ async def test_after_a_failover_that_keeps_sessions_work_goes_on_at_the_new_prim
     await until(has_no_sessions, "listeners have left the server that is read-only")
     await until(has_published, "the change feed goes on")
     await check_nothing_failed(stack, worker, load.accepted)
+
+
+async def test_a_commit_that_was_not_flushed_may_be_missing_at_the_promoted_standby(
+    pair: PostgresPair,
+) -> None:
+    database = Database(pair.url, 3, "test")
+    writer = int(str(await fetch_value(pair.primary, WAL_WRITER)))
+    try:
+        async with Flusher(database) as flusher:
+            async with flusher.transaction() as (connection, _):
+                await connection.execute("CREATE TABLE seen (number integer)")
+            # Without it, nothing but a flush sends commits to the standby.
+            os.kill(writer, signal.SIGSTOP)
+            async with flusher.transaction(asynchronously=True) as (connection, before):
+                await connection.execute("INSERT INTO seen VALUES (1)")
+            pair.kill_primary()
+            await pair.promote_standby()
+            with pytest.raises(DatabaseUnavailable):
+                await before.flush()
+            missing = await fetch_value(pair.standby, SEEN) == 0
+
+            async with flusher.transaction(asynchronously=True) as (connection, after):
+                await connection.execute("INSERT INTO seen VALUES (1)")
+            await after.flush()
+    finally:
+        os.kill(writer, signal.SIGKILL)
+        await database.close()
+
+    assert missing
+    assert await fetch_value(pair.standby, SEEN) == 1
 
 
 async def applied(pair: PostgresPair) -> int:

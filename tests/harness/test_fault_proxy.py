@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -20,6 +21,7 @@ from tests.support.fault_proxy import CLEAR, FaultProxy, Flow, Way
 from tests.support.postgres_messages import PostgresWatch
 from tests.support.protocol_watch import Direction, Garbled, Point
 from tests.support.stack import until
+from worker.postgres.durability import WRITE_TO_LOG
 
 SLOW = timedelta(milliseconds=200)
 NO_ANSWER_SECONDS = 0.3
@@ -241,16 +243,23 @@ def test_bytes_that_are_no_frame_are_garbled() -> None:
 def test_postgres_messages_are_complete_after_any_segmentation() -> None:
     start = b"\x00\x00\x00\x08\x04\xd2\x16\x2f" + b"\x00\x00\x00\x09\x00\x03\x00\x00\x00"
     commit = b"Q\x00\x00\x00\x0cCOMMIT;\x00"
-    for chunk in (1, 2, 3, 7, 100):
+    flush = b"Q" + struct.pack("!I", len(WRITE_TO_LOG) + 5) + WRITE_TO_LOG.encode() + b"\x00"
+    sent = start + commit + flush
+    for chunk in (1, 2, 3, 7, 200):
         watch = PostgresWatch()
         pieces = [
             piece
-            for at in range(0, len(start + commit), chunk)
-            for piece in watch.feed(Direction.TO_SERVER, (start + commit)[at : at + chunk])
+            for at in range(0, len(sent), chunk)
+            for piece in watch.feed(Direction.TO_SERVER, sent[at : at + chunk])
         ]
         answers = watch.feed(Direction.TO_CLIENT, b"NC\x00\x00\x00\x0bCOMMIT\x00Z\x00\x00\x00\x05I")
 
-        assert pieces == [(start[:8], None), (start[8:], None), (commit, Point.COMMIT)]
+        assert pieces == [
+            (start[:8], None),
+            (start[8:], None),
+            (commit, Point.COMMIT),
+            (flush, Point.FLUSH),
+        ]
         assert [point for _, point in answers] == [None, Point.COMMITTED, None]
 
 

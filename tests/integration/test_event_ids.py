@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from consumers.registry import FAMILIES
-from tests.support.applied_events import apply, database_of, item
+from tests.support.applied_events import apply, database_of, flusher_of, item
 from tests.support.events import buyback, part_changed
 from tests.support.stack import Stack
 from worker.amqp.tap import Delivery
@@ -34,8 +34,8 @@ def reminder(event_id: UUID) -> Decoded:
 
 
 async def outcomes(stack: Stack, *batch: Decoded) -> list[type[Outcome]]:
-    async with database_of(stack) as database:
-        report = await apply_batch(FAMILIES["inventory"], database, batch)
+    async with flusher_of(stack) as flusher:
+        report = await apply_batch(FAMILIES["inventory"], flusher, batch)
     return [type(outcome) for outcome in report.outcomes]
 
 

@@ -11,7 +11,7 @@ import pytest
 from consumers.effects import apply_events
 from consumers.family import CommunicationKind, Event
 from consumers.registry import FAMILIES
-from tests.support.applied_events import apply, database_of, generated, in_batches, item
+from tests.support.applied_events import apply, database_of, flusher_of, generated, in_batches, item
 from tests.support.events import part_changed
 from tests.support.stack import Stack, until
 from worker.pipeline.transaction import apply_batch
@@ -121,9 +121,9 @@ async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(
 
     async def consume() -> int:
         applied = 0
-        async with database_of(stack) as database:
+        async with flusher_of(stack) as flusher:
             for batch in in_batches(meanwhile, 10):
-                report = await apply_batch(FAMILIES["inventory"], database, batch)
+                report = await apply_batch(FAMILIES["inventory"], flusher, batch)
                 applied += sum(type(outcome).__name__ == "Applied" for outcome in report.outcomes)
                 if not is_over.is_set():
                     await asyncio.sleep(0.02)

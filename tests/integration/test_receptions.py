@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from consumers.registry import FAMILIES
-from tests.support.applied_events import RECEIVED_AT, apply, database_of, item
+from tests.support.applied_events import RECEIVED_AT, apply, flusher_of, item
 from tests.support.events import buyback, ovoko, part_changed
 from tests.support.stack import Stack
 from worker.pipeline.decode import Decoded
@@ -44,8 +44,8 @@ def rebuilt(stack: Stack, family: str) -> Any:
 
 
 async def test_a_part_that_is_in_the_warehouse_in_9999_can_be_sold_today(stack: Stack) -> None:
-    async with database_of(stack) as database:
-        report = await apply_batch(FAMILIES["inventory"], database, [part("in_warehouse", FAR)])
+    async with flusher_of(stack) as flusher:
+        report = await apply_batch(FAMILIES["inventory"], flusher, [part("in_warehouse", FAR)])
     await apply(stack, "inventory", [part("sold", NOW)])
     doctor = json.loads(stack.run("doctor", "--json").stdout)
     explained = json.loads(stack.run("explain", "part", "13", "--json").stdout)

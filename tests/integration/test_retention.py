@@ -10,11 +10,12 @@ import asyncpg
 import pytest
 
 from consumers.registry import FAMILIES
-from tests.support.applied_events import apply, database_of, generated, in_batches, item
+from tests.support.applied_events import apply, database_of, flusher_of, generated, in_batches, item
 from tests.support.events import part_changed
 from tests.support.stack import Stack, until
 from worker.pipeline.decode import Decoded
 from worker.pipeline.transaction import apply_batch
+from worker.postgres.durability import Flusher
 from worker.postgres.locks import TRY_LOCK, AdvisoryLock
 
 KEEP = {"STOCKHOOK_EVENT_LOG_DAYS": "60", "STOCKHOOK_DEAD_LETTER_DAYS": "30"}
@@ -61,8 +62,8 @@ async def test_an_applied_event_stays_applied_when_its_partition_is_removed(stac
     tried = retained(stack, "--dry-run")
     untouched = await stack.count("event_log")
     report = retained(stack)
-    async with database_of(stack) as database:
-        again = await apply_batch(FAMILIES["inventory"], database, [first])
+    async with flusher_of(stack) as flusher:
+        again = await apply_batch(FAMILIES["inventory"], flusher, [first])
 
     assert [one["name"] for one in tried["months"]] == [one["name"] for one in report["months"]] == [month]
     assert untouched == 1
@@ -127,9 +128,9 @@ async def test_consumers_write_on_while_months_go(stack: Stack) -> None:
 
     async def consume() -> int:
         applied = 0
-        async with database_of(stack) as database:
+        async with flusher_of(stack) as flusher:
             for batch in in_batches(new, 5):
-                report = await apply_batch(FAMILIES["inventory"], database, batch)
+                report = await apply_batch(FAMILIES["inventory"], flusher, batch)
                 applied += sum(type(outcome).__name__ == "Applied" for outcome in report.outcomes)
                 if not is_over.is_set():
                     await asyncio.sleep(0.03)
@@ -150,7 +151,7 @@ async def test_writers_do_not_wait_while_retention_waits_for_a_long_read(stack: 
     """Retention repeats short attempts to get the lock."""
     await apply(stack, "inventory", [part("sold", 5)])
     month = await age(stack, 150)
-    async with database_of(stack) as database:
+    async with database_of(stack) as database, Flusher(database) as flusher:
         async with database.transaction() as reading:
             await reading.fetch("SELECT count(*) FROM event_log")
             running = asyncio.create_task(asyncio.to_thread(retained, stack))
@@ -166,7 +167,7 @@ async def test_writers_do_not_wait_while_retention_waits_for_a_long_read(stack: 
             await until(is_waiting_for_lock, "retention waits for the lock")
             # This would block behind a lock that waits for the reader.
             async with asyncio.timeout(30):
-                await apply_batch(FAMILIES["inventory"], database, [part("reserved", 9)])
+                await apply_batch(FAMILIES["inventory"], flusher, [part("reserved", 9)])
             assert not running.done()
         report = await running
 

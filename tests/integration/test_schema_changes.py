@@ -13,6 +13,7 @@ from worker.amqp.tap import Delivery
 from worker.pipeline.decode import Decoded, decode
 from worker.pipeline.outcome import Applied
 from worker.pipeline.transaction import apply_batch
+from worker.postgres.durability import Flusher
 from worker.postgres.migrations import migrate
 from worker.postgres.pool import Database
 
@@ -35,16 +36,17 @@ def event_of(family: str) -> Decoded:
 
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_columns_that_are_added_meanwhile_cost_no_attempt(fresh_database: str, family: str) -> None:
-    database = Database(fresh_database, 1, "test")
+    database = Database(fresh_database, 2, "test")
     other = await asyncpg.connect(fresh_database)
     try:
         await migrate(database)
-        # The driver caches statements after their first use.
-        await apply_batch(FAMILIES[family], database, [event_of(family)])
-        await apply_batch(FAMILIES[family], database, [event_of(family)])
-        for table in FAMILIES[family].tables:
-            await other.execute(f"ALTER TABLE {table.name} ADD added_meanwhile int")
-        report = await apply_batch(FAMILIES[family], database, [event_of(family)])
+        async with Flusher(database) as flusher:
+            # The driver caches statements after their first use.
+            await apply_batch(FAMILIES[family], flusher, [event_of(family)])
+            await apply_batch(FAMILIES[family], flusher, [event_of(family)])
+            for table in FAMILIES[family].tables:
+                await other.execute(f"ALTER TABLE {table.name} ADD added_meanwhile int")
+            report = await apply_batch(FAMILIES[family], flusher, [event_of(family)])
     finally:
         await other.close()
         await database.close()

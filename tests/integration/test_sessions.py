@@ -45,6 +45,7 @@ from worker.observability.ops_server import Intended
 from worker.outbox import actions as table
 from worker.pipeline.circuit_breaker import THRESHOLD
 from worker.pipeline.consumer import Consumer
+from worker.postgres.durability import Flusher
 from worker.postgres.pool import Database
 
 HOLD_SECONDS = 0.1
@@ -63,6 +64,7 @@ class Parts:
 
     stack: Stack
     database: Database
+    flusher: Flusher
     publisher: Publisher
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -116,6 +118,7 @@ def consumer_of_returns(parts: Parts) -> Consumer:
         stack.settings,
         stack.broker,
         parts.database,
+        parts.flusher,
         parts.publisher,
         parts.stopping,
         asyncio.Lock(),
@@ -245,10 +248,11 @@ async def parts(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     monkeypatch.setitem(KINDS, "test", Kind("test", ActionRequest, done))
     async with (
         database_of(stack) as database,
+        Flusher(database) as flusher,
         Publisher(stack.broker, topology(stack.settings.delays), 10) as publisher,
     ):
         await publisher.wait_ready()
-        yield Parts(stack, database, publisher)
+        yield Parts(stack, database, flusher, publisher)
 
 
 @pytest.mark.parametrize("waiting", [family, actions, dead_letters, webhook])
@@ -448,7 +452,7 @@ async def test_no_delivery_is_repeated_when_a_session_ends_at_its_age_limit(
         being_cancelled.remove(channel)
 
     def note_and_close(buffer: PrefetchBuffer[Any]) -> None:
-        if being_cancelled and not parts.stopping.is_set():
+        if any(channel.has_consumers for channel in being_cancelled) and not parts.stopping.is_set():
             closed_early.append(monotonic())
         close(buffer)
 

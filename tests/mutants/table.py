@@ -19,8 +19,68 @@ TABLE = (
         "ack before commit",
         "worker/pipeline/consumer.py",
         'failpoint("received")\n',
-        'failpoint("received")\n            await session.ack_up_to(batch[-1].delivery)\n',
+        'failpoint("received")\n                await session.ack_up_to(batch[-1].delivery)\n',
         "tests/e2e/test_failpoints.py::test_a_consumer_dies_at[claimed]",
+    ),
+    Mutant(
+        "ack before the flush",
+        "worker/pipeline/consumer.py",
+        "                await batch.report.durable\n",
+        "                pass\n",
+        "tests/integration/test_durability.py::test_a_commit_that_a_crash_undoes_is_applied_again",
+    ),
+    Mutant(
+        "a batch is acknowledged before an earlier one",
+        "worker/pipeline/turns.py",
+        "        if self._earlier is not None and not await asyncio.shield(self._earlier):\n",
+        "        if False:\n",
+        "tests/unit/test_turns.py",
+    ),
+    Mutant(
+        "a flush over a later session counts",
+        "worker/postgres/durability.py",
+        "        await connection.execute(WRITE_TO_LOG)\n        if self._was_cut_short",
+        "        async with self._database.connection() as other:\n"
+        "            await other.execute(WRITE_TO_LOG)\n"
+        "        if self._was_cut_short",
+        "tests/integration/test_durability.py::test_a_commit_that_a_crash_undoes_is_applied_again",
+    ),
+    Mutant(
+        "a flush on another server counts",
+        "worker/postgres/durability.py",
+        "            if await self._life_of(connection) != await session.life():\n",
+        "            if False:\n",
+        "tests/integration/test_durability.py::test_a_flush_of_another_server_does_not_count",
+    ),
+    Mutant(
+        "a flush whose wait was cancelled counts",
+        "worker/postgres/durability.py",
+        "            self._was_cut_short = True\n",
+        "            pass\n",
+        "tests/integration/test_durability.py::"
+        "test_a_flush_that_does_not_wait_for_the_standby_does_not_count",
+    ),
+    Mutant(
+        "a change is published before its flush",
+        "worker/change_feed/relay.py",
+        "                await flush_session.flush()\n",
+        "                pass\n",
+        "tests/integration/test_durability.py::test_a_change_is_published_after_a_flush",
+    ),
+    Mutant(
+        "a dead letter that is stored already is acknowledged before it is durable",
+        "worker/dead_letters/archiver.py",
+        "                await commit_durably(connection)\n",
+        "",
+        "tests/integration/test_durability.py::"
+        "test_work_that_is_done_already_is_acknowledged_once_it_is_durable[store_letter]",
+    ),
+    Mutant(
+        "commits depend on the default of the server",
+        "worker/postgres/pool.py",
+        "            + COMMIT_SYNCHRONOUSLY\n",
+        "",
+        "tests/integration/test_durability.py::test_no_commit_depends_on_the_default_of_the_server",
     ),
     Mutant(
         "ack before the copy is confirmed",
@@ -61,7 +121,7 @@ TABLE = (
         "claim outside the transaction",
         "worker/pipeline/transaction.py",
         "        claimed = await event_log.claim(connection, family.name, candidates)\n",
-        "        async with database.transaction() as other:\n"
+        "        async with flusher.transaction(asynchronously=True) as (other, _):\n"
         "            claimed = await event_log.claim(other, family.name, candidates)\n",
         "tests/e2e/test_failpoints.py::test_a_consumer_dies_at[claimed]",
     ),
@@ -363,7 +423,7 @@ TABLE = (
     Mutant(
         "a family that waits for the database does not obey a pause",
         "worker/amqp/subscription.py",
-        "            self._work.cancel()\n",
+        "            work.cancel()\n",
         "            pass\n",
         "tests/integration/test_sessions.py::test_pauses_of_a_family_cost_no_delivery",
     ),
@@ -385,8 +445,9 @@ TABLE = (
     Mutant(
         "a consumer that holds deliveries is cancelled when its prefetch changes",
         "worker/pipeline/consumer.py",
-        "                await session.subscribe()\n",
-        "                await session.stop_deliveries()\n                await session.subscribe()\n",
+        "                    await session.subscribe()\n",
+        "                    await session.stop_deliveries()\n"
+        "                    await session.subscribe()\n",
         "tests/integration/test_sessions.py::"
         "test_a_consumer_that_leaves_isolation_is_not_cancelled_while_it_holds_a_delivery",
     ),

@@ -20,6 +20,7 @@ from worker.amqp.tap import Delivery
 from worker.intake.intake import body_to_store
 from worker.pipeline.decode import Decoded
 from worker.pipeline.transaction import apply_batch
+from worker.postgres.durability import Flusher
 from worker.postgres.event_log import Candidate
 from worker.postgres.pool import Database
 from worker.simulator import generator as marketplace
@@ -41,6 +42,12 @@ def numbered(document: Document, number: int) -> Decoded:
     decoded = item(document)
     envelope = decoded.candidate.envelope.model_copy(update={"source": 1, "sequence_number": number})
     return replace(decoded, candidate=replace(decoded.candidate, envelope=envelope))
+
+
+@asynccontextmanager
+async def flusher_of(stack: Stack) -> AsyncIterator[Flusher]:
+    async with database_of(stack) as database, Flusher(database) as flusher:
+        yield flusher
 
 
 def item(document: Document, event_id: UUID | None = None, attempt: int = 1) -> Decoded:
@@ -78,9 +85,9 @@ def generated(family: str, count: int, seed: int = 7) -> list[Decoded]:
 
 
 async def apply(stack: Stack, family: str, *batches: Sequence[Decoded]) -> None:
-    async with database_of(stack) as database:
+    async with flusher_of(stack) as flusher:
         for batch in batches:
-            await apply_batch(FAMILIES[family], database, batch)
+            await apply_batch(FAMILIES[family], flusher, batch)
 
 
 def in_batches(items: Sequence[Decoded], size: int) -> list[Sequence[Decoded]]:

@@ -16,15 +16,15 @@ SSL_REQUEST = 80877103
 GSS_REQUEST = 80877104
 LONGEST_MESSAGE = 2**30
 
-# The beginning of a simple query that commits: the driver sends `COMMIT;`.
-COMMIT_QUERY = b"Q"
+SIMPLE_QUERY = b"Q"
 COMMIT_WORD = b"COMMIT"
+FLUSH_FUNCTION = b"pg_logical_emit_message"
 COMMAND_COMPLETE = b"C"
 
 
 @dataclass(slots=True)
 class PostgresWatch:
-    """Detects a COMMIT to the server, and the server's confirmation."""
+    """Detects a COMMIT to the server, the server's confirmation, and the flush that makes it durable."""
 
     _to_server: bytes = b""
     _to_client: bytes = b""
@@ -82,10 +82,13 @@ def _whole(buffer: bytes, start: int, length_at: int) -> int | None:
 
 
 def _point(direction: Direction, message: bytes) -> Point | None:
+    is_query = direction is Direction.TO_SERVER and message[:1] == SIMPLE_QUERY
+    if is_query and FLUSH_FUNCTION in message:
+        return Point.FLUSH
     text = message[5:11].upper()
     if text != COMMIT_WORD:
         return None
-    if direction is Direction.TO_SERVER and message[:1] == COMMIT_QUERY:
+    if is_query:
         return Point.COMMIT
     if direction is Direction.TO_CLIENT and message[:1] == COMMAND_COMPLETE:
         return Point.COMMITTED

@@ -14,6 +14,7 @@ class Point(StrEnum):
 
     COMMIT = "commit"
     COMMITTED = "committed"
+    FLUSH = "flush"
     PUBLISH = "publish"
     CONFIRM = "confirm"
 

@@ -67,7 +67,9 @@ def test_a_sound_database_has_no_trouble() -> None:
     [
         ({"server_version_num": "140010"}, (Level.ERROR, "database version")),
         ({"fsync": "off"}, (Level.ERROR, "durability")),
+        ({"full_page_writes": "off"}, (Level.ERROR, "durability")),
         ({"synchronous_commit": "off"}, (Level.ERROR, "durability")),
+        ({"synchronous_commit": "local"}, (Level.ERROR, "durability")),
         ({"server_encoding": "SQL_ASCII"}, (Level.ERROR, "encoding")),
         ({"max_connections": "10"}, (Level.ERROR, "connections")),
         ({"max_connections": "20"}, (Level.WARNING, "connections")),

@@ -64,7 +64,7 @@ async def requeue(subscription: Subscription[Any], journal: Any, queue: str) -> 
 
 async def family(journal: Any) -> None:
     consumer = Consumer(
-        FAMILIES["orders"], Settings(), Broker("", ""), journal, journal, asyncio.Event(), asyncio.Lock()
+        FAMILIES["orders"], Settings(), Broker("", ""), *[journal] * 3, asyncio.Event(), asyncio.Lock()
     )
     await requeue(consumer.subscription, journal, "stockhook.orders")
 

@@ -14,7 +14,7 @@ from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable
 from worker.amqp.tap import Delivery
 from worker.config.settings import Settings
-from worker.pipeline.consumer import Consumer
+from worker.pipeline.consumer import AppliedBatch, Consumer
 from worker.pipeline.decode import InvalidDelivery
 from worker.pipeline.outcome import Failed, Report
 
@@ -49,6 +49,9 @@ class Journal:
     async def execute(self, *_: object) -> str:
         return "INSERT 0 1"
 
+    async def consume(self, *_: object) -> None:
+        self.happened.append("consume")
+
     async def ping(self) -> None:
         pass
 
@@ -71,11 +74,23 @@ def failed_delivery() -> InvalidDelivery:
 async def settle(journal: Journal) -> None:
     parts: Any = journal
     consumer = Consumer(
-        FAMILIES["orders"], Settings(), Broker("", ""), parts, parts, asyncio.Event(), asyncio.Lock()
+        FAMILIES["orders"], Settings(), Broker("", ""), parts, parts, parts, asyncio.Event(), asyncio.Lock()
     )
-    report = Report((Failed(ValueError()),))
+    batch = AppliedBatch([failed_delivery()], Report((Failed(ValueError()),)), 0.0)
+    await consumer._settle(consumer.subscription.new_session(parts, ""), batch, None)
+
+
+async def test_a_session_that_has_ended_is_not_subscribed_again() -> None:
+    """After a failure in a batch, deliveries would arrive that nothing processes."""
+    parts: Any = Journal()
+    consumer = Consumer(
+        FAMILIES["orders"], Settings(), Broker("", ""), parts, parts, parts, asyncio.Event(), asyncio.Lock()
+    )
     session = consumer.subscription.new_session(parts, "")
-    await consumer._settle(session, [failed_delivery()], report, 0.0)
+    session.end()
+    await session.subscribe()
+
+    assert parts.happened == []
 
 
 async def test_the_ack_follows_the_confirm_of_the_copy_and_its_record() -> None:

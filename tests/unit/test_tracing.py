@@ -21,6 +21,7 @@ from worker.observability import metrics, tracing
 from worker.observability.spans import ExportQueue
 from worker.pipeline.consumer import Consumer
 from worker.pipeline.decode import InvalidDelivery
+from worker.pipeline.turns import Turn
 
 PROCESSES = (
     "worker.cli.ingest",
@@ -116,17 +117,20 @@ class Parts:
 class Applying(Consumer):
     """Settles nothing: the checks before are counted."""
 
-    async def _apply(self, *_: Any) -> None:
+    async def _apply_early(self, *_: Any) -> None:
+        pass
+
+    async def _apply_and_settle(self, *_: Any) -> None:
         pass
 
 
 async def test_without_tracing_a_batch_has_one_check(checks: list[None]) -> None:
     parts: Any = Parts()
     consumer = Applying(
-        FAMILIES["orders"], Settings(), Broker("", ""), parts, parts, asyncio.Event(), asyncio.Lock()
+        FAMILIES["orders"], Settings(), Broker("", ""), parts, parts, parts, asyncio.Event(), asyncio.Lock()
     )
     batch = [InvalidDelivery(Delivery(tag, "", {}, b"", False), "") for tag in range(200)]
-    await consumer._process(parts, batch)
+    await consumer._process(parts, batch, Turn(None))
 
     assert len(checks) == 1
 

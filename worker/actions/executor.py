@@ -32,6 +32,7 @@ from worker.observability.tracing import Kind
 from worker.outbox import actions as table
 from worker.outbox.actions import ClaimedAction, StartedElsewhere
 from worker.pipeline.decode import attempt_in
+from worker.postgres.durability import commit_durably
 from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
 
 log = structlog.get_logger(__name__)
@@ -164,6 +165,7 @@ class Executor:
     async def _give_up(self, action_id: UUID) -> None:
         async with self.database.transaction() as connection:
             await table.give_up(connection, action_id)
+            await commit_durably(connection)
         log.error("action.given_up", action_id=str(action_id))
 
     async def _perform(
@@ -178,6 +180,8 @@ class Executor:
         attempt = attempt_in(delivery)
         async with self.database.transaction() as connection:
             claimed = await table.claim(connection, action_id, attempt)
+            # The row, and an outcome because of which nothing is done, must be durable.
+            await commit_durably(connection)
         if claimed is None:
             log.info("action.settled_before", action_id=str(action_id))
             return None
@@ -210,6 +214,8 @@ class Executor:
 
     async def _record(self, action_id: UUID, settlement: Settlement) -> None:
         async with self.database.transaction() as connection:
+            # Also if an earlier try, whose answer was lost, has recorded it.
+            await commit_durably(connection)
             if settlement.state == "due":
                 await table.postpone(connection, action_id, settlement.details)
             else:

@@ -30,7 +30,10 @@ AT_ONCE = 8
 
 @dataclass(slots=True)
 class Relay:
-    """Several may run. A crash before the commit publishes an action again; it is performed once."""
+    """Several may run. A crash before the commit publishes an action again; it is performed once.
+
+    An action may be published before its row is durable: without the row, its message starts nothing.
+    """
 
     database: Database
     publisher: Publisher

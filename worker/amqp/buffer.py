@@ -28,7 +28,7 @@ class PrefetchBuffer(Generic[T]):
     _unread: deque[Delivery] = field(default_factory=deque)
     _items: deque[T] = field(default_factory=deque)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _closed: bool = False
+    is_closed: bool = False
 
     def __len__(self) -> int:
         return len(self._unread) + len(self._items)
@@ -47,15 +47,15 @@ class PrefetchBuffer(Generic[T]):
 
     def close(self) -> None:
         """Make `take` return nothing from now on."""
-        self._closed = True
+        self.is_closed = True
         self._changed.set()
 
     async def take(self, limit: int) -> list[T]:
         """Wait for an item and return up to `limit` items; an empty list once the buffer is closed."""
-        while not self._items and not self._closed:
+        while not self._items and not self.is_closed:
             self._changed.clear()
             await self._changed.wait()
-        if self._closed:
+        if self.is_closed:
             return []
         batch = [self._items.popleft()]
         if self.is_batch_of_one(batch[0]):

@@ -210,7 +210,7 @@ class Session(Generic[T]):
     has_reached_hold_limit: bool = False
     is_switched_off: bool = False
     _is_ending: bool = False
-    _work: asyncio.Task[None] | None = None
+    _works: set[asyncio.Task[None]] = field(default_factory=set)
     _is_cut_off: bool = False
 
     @property
@@ -223,14 +223,14 @@ class Session(Generic[T]):
         return len(self._buffer)
 
     async def subscribe(self) -> None:
-        """Start deliveries from all queues, unless the session is ending or the subscription is switched off.
+        """Start deliveries from all queues, unless the session has ended or will, or it is switched off.
 
         Call it again when the prefetch changes: consumers that may hold deliveries stay beside the new ones.
 
         Raises:
             BrokerUnavailable
         """
-        if self._is_ending or not self.subscription.switch.is_on:
+        if self._is_ending or self._buffer.is_closed or not self.subscription.switch.is_on:
             return
         subscription, prefetch = self.subscription, self.subscription.prefetch()
         for queue in subscription.queues:
@@ -380,22 +380,21 @@ class Session(Generic[T]):
             await self.stop_deliveries()
         await asyncio.sleep(FINISH_SECONDS)
         self._is_cut_off = True
-        if self._work is not None:
-            self._work.cancel()
+        for work in self._works:
+            work.cancel()
 
-    async def unless_cut_off(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work; it is cancelled if it takes long after the subscription was switched off.
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start work; it is cancelled if it takes long after the subscription was switched off.
 
         It must not call `stop_deliveries` or `subscribe`: the client library closes a channel whose call is
         cancelled, which would release all deliveries.
         """
-        self._work = asyncio.create_task(work)
-        try:
-            await self._work
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not self._is_cut_off or (task is not None and task.cancelling()):
-                raise
+        task = asyncio.create_task(work)
+        self._works.add(task)
+        task.add_done_callback(self._works.discard)
+        if self._is_cut_off:
+            task.cancel()
+        return task
 
     def _note_if_nothing_is_held(self) -> None:
         if not self._held:

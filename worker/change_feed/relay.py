@@ -22,6 +22,7 @@ from worker.observability import metrics, tracing
 from worker.observability.failpoints import failpoint
 from worker.observability.tracing import Kind, Tracer
 from worker.outbox import changes as outbox
+from worker.postgres.durability import Flusher
 from worker.postgres.notify_poller import NotifyPoller
 from worker.postgres.pool import Database
 
@@ -42,6 +43,7 @@ class Relay:
     """
 
     database: Database
+    flusher: Flusher
     publisher: Publisher
     stopping: asyncio.Event
     should_throttle: Callable[[], bool]
@@ -65,8 +67,11 @@ class Relay:
             DatabaseUnavailable
             BrokerUnavailable: Some may have been published.
         """
-        async with self.database.transaction() as connection:
+        async with self.flusher.transaction() as (connection, flush_session):
             rows = await outbox.claim(connection, EACH_FAMILY)
+            if rows:
+                # They may have been committed asynchronously: a change that was published must not be lost.
+                await flush_session.flush()
             changes: list[Published] = []
             published: Counter[str] = Counter()
             for row in rows:

@@ -32,6 +32,7 @@ from worker.dead_letters.unhandled_store import Arriving, read_arriving
 from worker.observability import metrics
 from worker.observability.errors import safe_summary
 from worker.observability.failpoints import failpoint
+from worker.postgres.durability import commit_durably
 from worker.postgres.errors import InternalServerError, OperatorInterventionError
 from worker.postgres.pool import (
     Database,
@@ -135,6 +136,8 @@ class Archiver:
             async with self.database.transaction() as connection:
                 await store.insert(connection, (letter for letter in letters if isinstance(letter, Letter)))
                 new_types = await unhandled_store.insert(connection, unhandled, self._labels.names)
+                # A commit whose answer was lost may have stored them, and not be durable yet.
+                await commit_durably(connection)
         except _NOT_CAUSED_BY_LETTERS as error:
             raise DatabaseUnavailable(safe_summary(error)) from error
         self._count(unhandled, new_types)

@@ -15,6 +15,7 @@ POINTS = (
     "claimed",
     "saved",
     "committed",
+    "flushed",
     "retry_published",
     "change_taken",
     "change_published",

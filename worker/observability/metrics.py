@@ -199,6 +199,13 @@ BATCH_SECONDS = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=CONSUMER,
 )
+FLUSH_SECONDS = Histogram(
+    "stockhook_flush_seconds",
+    "Time of a flush, which makes the batches of all families durable that were committed before it; until "
+    "then they are not acknowledged",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=CONSUMER,
+)
 EVENT_AGE_SECONDS = Histogram(
     "stockhook_event_age_seconds",
     "Time from the ingest to the commit, of the oldest event of each batch",

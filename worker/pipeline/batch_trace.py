@@ -22,7 +22,7 @@ class BatchTrace:
     is_single: bool
 
     def applying(self, events: int) -> AbstractContextManager[Span]:
-        """The span of a transaction, with its repetitions after conflicts and outages."""
+        """The span of a transaction, with its repetitions after conflicts."""
         attributes: dict[str, str | int] = {"db.system.name": "postgresql", "stockhook.events": events}
         name = f"apply {self.queue}"
         return self.tracer.span(name, Kind.INTERNAL, attributes, parent=self.span.context)

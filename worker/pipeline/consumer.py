@@ -1,9 +1,8 @@
 """One family's queue, from its subscription to its acks."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -27,22 +26,17 @@ from worker.observability import metrics, tracing
 from worker.observability.failpoints import failpoint
 from worker.observability.ops_server import Intended
 from worker.observability.tracing import exemplar_of
+from worker.pipeline.batch_log import log_batch, log_failure
 from worker.pipeline.batch_trace import BatchTrace, batch_trace
 from worker.pipeline.circuit_breaker import CircuitBreaker
-from worker.pipeline.decode import (
-    Decoded,
-    InvalidDelivery,
-    Item,
-    PossiblyPoisonous,
-    Received,
-    attempt_of,
-    decode_any,
-)
+from worker.pipeline.decode import InvalidDelivery, Item, PossiblyPoisonous, Received, decode_any
 from worker.pipeline.disposition import disposition_of
 from worker.pipeline.isolation import Isolation, is_possibly_poisonous
 from worker.pipeline.outcome import Applied, BatchFailed, Duplicate, Failed, Invalid, Report
 from worker.pipeline.transaction import apply_batch, record_copies
+from worker.pipeline.turns import Turn, Turns
 from worker.postgres import poison
+from worker.postgres.durability import Flusher
 from worker.postgres.pool import Database, DatabaseUnavailable, blameless
 
 log = structlog.get_logger(__name__)
@@ -50,10 +44,18 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class AppliedBatch:
+    items: Sequence[Item]
+    report: Report
+    began: float
+
+
 @dataclass(slots=True)
 class Consumer:
     """Applies the events of one family in batches and settles each delivery.
 
+    A batch is settled after a flush has made it durable; meanwhile the next ones are applied.
     While the database is unavailable it holds its deliveries and probes. While the circuit breaker is open
     it tries one event at a time. In isolation mode, at the start and while deliveries are lost repeatedly,
     it prefetches a single delivery. While a user's pause switches it off, it holds nothing.
@@ -63,6 +65,7 @@ class Consumer:
     settings: Settings
     broker: Broker
     database: Database
+    flusher: Flusher
     publisher: Publisher
     stopping: asyncio.Event
     isolation_lock: asyncio.Lock
@@ -72,7 +75,7 @@ class Consumer:
     _queues: QueueSet = field(init=False)
     _isolation: Isolation = field(init=False)
     _circuit_breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
-    _waits_for_database: bool = False
+    _waiting_for_database: int = 0
 
     def __post_init__(self) -> None:
         self._queues = QueueSet.of(self.family.name, self.settings.delays)
@@ -106,6 +109,7 @@ class Consumer:
             lambda: self.switch.is_on and self._circuit_breaker.is_open
         )
         metrics.IN_FLIGHT.labels(name).set_function(lambda: self.subscription.in_flight)
+        metrics.WAITING_FOR_DATABASE.labels(name).set_function(lambda: self._waiting_for_database > 0)
         await self.subscription.run(self._work)
 
     async def check(self) -> str | Intended | None:
@@ -114,7 +118,7 @@ class Consumer:
             return Intended(self.switch.reason)
         if self._circuit_breaker.is_open:
             return "everything fails: trying one event at a time"
-        return "waiting for the database" if self._waits_for_database else self.subscription.unready_reason
+        return "waiting for the database" if self._waiting_for_database else self.subscription.unready_reason
 
     @property
     def is_behind(self) -> bool:
@@ -125,34 +129,40 @@ class Consumer:
     async def _work(self, session: Session[Received]) -> None:
         """Work until the session ends, or until a possibly poisonous message arrives among others."""
         prefetches_one = self._isolation.is_active
-        while batch := await session.receive(self.settings.batch_size):
-            failpoint("received")
-            possibly_poisonous = isinstance(batch[0], PossiblyPoisonous)
-            if possibly_poisonous and not prefetches_one:
-                self._isolation.is_active = True
-                return
-            await session.unless_cut_off(self._process(session, batch))
-            self._isolation.is_active = self._circuit_breaker.is_open or possibly_poisonous
-            if prefetches_one and not self._isolation.is_active:
-                prefetches_one = False
-                # The consumer that delivers one at a time stays, because it may hold a delivery.
-                await session.subscribe()
+        async with Turns(session) as turns:
+            while batch := await session.receive(self.settings.batch_size):
+                failpoint("received")
+                possibly_poisonous = isinstance(batch[0], PossiblyPoisonous)
+                if possibly_poisonous and not prefetches_one:
+                    self._isolation.is_active = True
+                    return
+                await turns.begin(partial(self._process, session, batch))
+                self._isolation.is_active = self._circuit_breaker.is_open or possibly_poisonous
+                if prefetches_one and not self._isolation.is_active:
+                    prefetches_one = False
+                    # The consumer that delivers one at a time stays, because it may hold a delivery.
+                    await session.subscribe()
 
-    async def _process(self, session: Session[Received], batch: Sequence[Received]) -> None:
-        if isinstance(batch[0], PossiblyPoisonous):
-            async with self._isolation.handling(batch[0].delivery):
-                await self._process_batch(session, batch)
-        else:
-            await self._process_batch(session, batch)
+    async def _process(self, session: Session[Received], batch: Sequence[Received], turn: Turn) -> None:
+        first = batch[0]
+        if isinstance(first, PossiblyPoisonous):
+            await turn.until_earlier_are_settled()
+            async with self._isolation.handling(first.delivery):
+                with self._trace(batch) as trace:
+                    item = await self._decode_suspect(session, first)
+                    await self._apply_and_settle(session, [item], trace)
+            return
+        items = [item for item in batch if not isinstance(item, PossiblyPoisonous)]
+        with self._trace(batch) as trace:
+            applied = await self._apply_early(session, items, trace)
+            if applied is not None:
+                turn.let_next_begin()
+            await turn.until_earlier_are_settled()
+            await self._apply_and_settle(session, items, trace, applied)
 
-    async def _process_batch(self, session: Session[Received], batch: Sequence[Received]) -> None:
+    def _trace(self, batch: Sequence[Received]) -> AbstractContextManager[BatchTrace | None]:
         tracer = tracing.active()
-        with nullcontext() if tracer is None else batch_trace(tracer, self._queues.main, batch) as trace:
-            items = [
-                await self._decode_suspect(session, item) if isinstance(item, PossiblyPoisonous) else item
-                for item in batch
-            ]
-            await self._apply(session, items, trace)
+        return nullcontext() if tracer is None else batch_trace(tracer, self._queues.main, batch)
 
     async def _decode_suspect(self, session: Session[Received], suspect: PossiblyPoisonous) -> Item:
         """Decode it after this try is committed, unless it ended its consumer too often."""
@@ -161,24 +171,40 @@ class Consumer:
             return decode_any(self.family, delivery)
         return InvalidDelivery(delivery, f"ended its consumer {poison.TRIES} times in isolation")
 
-    async def _apply(
+    async def _apply_early(
         self, session: Session[Received], items: Sequence[Item], trace: BatchTrace | None
-    ) -> None:
-        """Apply the items in one transaction; if that fails, each half, down to the event that fails."""
+    ) -> AppliedBatch | None:
+        """Apply the items before earlier batches are settled; None if that did not succeed, or must wait."""
         if self._circuit_breaker.is_open:
-            await self._apply_singly(session, items, trace)
+            return None
+        with suppress(BatchFailed):
+            return await self._until_available(session, partial(self._apply_once, items, trace, monotonic()))
+        return None
+
+    async def _apply_and_settle(
+        self,
+        session: Session[Received],
+        items: Sequence[Item],
+        trace: BatchTrace | None,
+        applied: AppliedBatch | None = None,
+    ) -> None:
+        """Settle the items once they are applied durably; if that fails, each half, down to one event.
+
+        They may be `applied` already. Then they are applied again only if that was lost.
+        """
+        if applied is None and self._circuit_breaker.is_open:
+            await self._settle_singly(session, items, trace)
             return
-        began = monotonic()
         try:
-            report = await self._apply_when_available(session, items, trace)
+            durable = await self._apply_durably(session, items, trace, applied)
         except BatchFailed:
             middle = len(items) // 2
-            await self._apply(session, items[:middle], trace)
-            await self._apply(session, items[middle:], trace)
-            return
-        await self._settle(session, items, report, began, trace)
+            await self._apply_and_settle(session, items[:middle], trace)
+            await self._apply_and_settle(session, items[middle:], trace)
+        else:
+            await self._settle(session, durable, trace)
 
-    async def _apply_singly(
+    async def _settle_singly(
         self, session: Session[Received], items: Sequence[Item], trace: BatchTrace | None
     ) -> None:
         for item in items:
@@ -186,26 +212,47 @@ class Consumer:
                 pause = self._circuit_breaker.pause_seconds
                 log.warning("circuit_breaker.paused", family=self.family.name, pause=pause)
                 await session.pause(pause)
-            began = monotonic()
-            report = await self._apply_when_available(session, [item], trace)
-            await self._settle(session, [item], report, began, trace)
+            await self._settle(session, await self._apply_durably(session, [item], trace, None), trace)
 
-    async def _apply_when_available(
-        self, session: Session[Received], items: Sequence[Item], trace: BatchTrace | None
-    ) -> Report:
-        """Raises as `_until_available` does, and BatchFailed."""
+    async def _apply_durably(
+        self,
+        session: Session[Received],
+        items: Sequence[Item],
+        trace: BatchTrace | None,
+        applied: AppliedBatch | None,
+    ) -> AppliedBatch:
+        """Flush what was `applied`; apply it again if a crash of the database may have undone it.
+
+        Raises as `_until_available` does, and BatchFailed.
+        """
+        unflushed = [] if applied is None else [applied]
+        began = monotonic() if applied is None else applied.began
+
+        async def apply_and_flush() -> AppliedBatch:
+            batch = unflushed.pop() if unflushed else await self._apply_once(items, trace, began)
+            if batch.report.durable is not None:
+                await batch.report.durable
+            return batch
+
+        durable = await self._until_available(session, apply_and_flush)
+        failpoint("flushed")
+        return durable
+
+    async def _apply_once(
+        self, items: Sequence[Item], trace: BatchTrace | None, began: float
+    ) -> AppliedBatch:
+        """Raises as `apply_batch` does."""
         with nullcontext() if trace is None else trace.applying(len(items)):
-            return await self._until_available(
-                session,
-                lambda: apply_batch(
-                    self.family,
-                    self.database,
-                    items,
-                    record_changes=self.settings.changes,
-                    enabled_actions=self.enabled_actions,
-                    tolerance=self.settings.tolerance,
-                ),
+            report = await apply_batch(
+                self.family,
+                self.flusher,
+                items,
+                record_changes=self.settings.changes,
+                enabled_actions=self.enabled_actions,
+                tolerance=self.settings.tolerance,
             )
+        _count_outcomes(self._circuit_breaker, report)
+        return AppliedBatch(items, report, began)
 
     async def _until_available(self, session: Session[Received], call: Callable[[], Awaitable[T]]) -> T:
         """Repeat the call while the database is unavailable: an outage costs no attempt.
@@ -215,30 +262,27 @@ class Consumer:
         try:
             return await call()
         except DatabaseUnavailable as outage:
-            log.warning("family.waiting_for_database", family=self.family.name, reason=str(outage))
+            if not self._waiting_for_database:
+                log.warning("family.waiting_for_database", family=self.family.name, reason=str(outage))
 
         async def ping_and_call() -> T:
             await self.database.ping()
             return await call()
 
-        self._waits_for_database = True
+        self._waiting_for_database += 1
         try:
-            with metrics.WAITING_FOR_DATABASE.labels(self.family.name).track_inprogress():
-                result = await session.retry_until_available(ping_and_call)
+            result = await session.retry_until_available(ping_and_call)
         finally:
-            self._waits_for_database = False
-        log.info("family.database_back", family=self.family.name)
+            self._waiting_for_database -= 1
+        if not self._waiting_for_database:
+            log.info("family.database_back", family=self.family.name)
         return result
 
     async def _settle(
-        self,
-        session: Session[Received],
-        items: Sequence[Item],
-        report: Report,
-        began: float,
-        trace: BatchTrace | None = None,
+        self, session: Session[Received], batch: AppliedBatch, trace: BatchTrace | None
     ) -> None:
         """Publish and record the copies, then acknowledge: the ack is the last step."""
+        items, report, began = batch.items, batch.report, batch.began
         now = datetime.now(UTC)
         copies = [
             disposition_of(self._queues, item, outcome, now)
@@ -255,9 +299,8 @@ class Consumer:
                 await self._until_available(session, partial(self._isolation.clear, delivery))
         await session.ack_up_to(items[-1].delivery)
         failpoint("acked")
-        _count_outcomes(self._circuit_breaker, report)
         exemplar = None if trace is None else exemplar_of(trace.span.context)
-        _log_batch(self.family.name, items, report, monotonic() - began, exemplar)
+        log_batch(self.family.name, items, report, monotonic() - began, exemplar)
 
     async def _publish_copies(
         self,
@@ -276,7 +319,7 @@ class Consumer:
             if copy is not None
         ]
         for item, copy, context in failed:
-            _log_failure(self.family.name, item, copy, context)
+            log_failure(self.family.name, item, copy, context)
         await asyncio.gather(*(_publish_copy(session, self._queues, copy) for _, copy, _ in failed))
         failpoint("retry_published")
         await self._until_available(
@@ -298,21 +341,6 @@ def _count_outcomes(circuit_breaker: CircuitBreaker, report: Report) -> None:
                 assert_never(unreachable)
 
 
-def _log_failure(family: str, item: Item, copy: Message, context: TraceContext | None) -> None:
-    # Of the event, while the batch is the current span.
-    ids = {} if context is None else context.ids
-    log.warning(
-        "delivery.failed",
-        family=family,
-        type=copy.type,
-        event_id=copy.headers.get("x-event-id"),
-        attempt=attempt_of(item),
-        to=copy.routing_key,
-        reason=copy.headers["x-reason"],
-        **ids,
-    )
-
-
 async def _publish_copy(session: Session[Received], queues: QueueSet, copy: Message) -> None:
     await session.publish(copy)
     if copy.routing_key == queues.dead:
@@ -320,33 +348,3 @@ async def _publish_copy(session: Session[Received], queues: QueueSet, copy: Mess
     else:
         step = next(retry.step for retry in queues.retries if retry.name == copy.routing_key)
         metrics.RETRIED.labels(queues.origin, step).inc()
-
-
-def _log_batch(
-    family: str, items: Sequence[Item], report: Report, seconds: float, exemplar: dict[str, str] | None
-) -> None:
-    """Write one log line and one set of metrics per batch."""
-    kinds = Counter(type(outcome) for outcome in report.outcomes)
-    received = [item.candidate.envelope.received_at for item in items if isinstance(item, Decoded)]
-    metrics.APPLIED.labels(family).inc(kinds[Applied])
-    metrics.DUPLICATES.labels(family).inc(kinds[Duplicate])
-    metrics.STALE.labels(family).inc(report.stale)
-    metrics.FINDINGS.labels(family).inc(report.findings)
-    metrics.IMPLAUSIBLE_TIMESTAMPS.labels(family).inc(report.implausible)
-    metrics.BATCH_EVENTS.labels(family).observe(len(items))
-    metrics.BATCH_SECONDS.labels(family).observe(seconds, exemplar)
-    if received:
-        age = (datetime.now(UTC) - min(received)).total_seconds()
-        metrics.EVENT_AGE_SECONDS.labels(family).observe(age, exemplar)
-    log.info(
-        "batch.settled",
-        family=family,
-        events=len(items),
-        applied=kinds[Applied],
-        duplicates=kinds[Duplicate],
-        stale=report.stale,
-        findings=report.findings,
-        failed=kinds[Failed],
-        invalid=kinds[Invalid],
-        milliseconds=round(seconds * 1000, 1),
-    )

@@ -1,6 +1,7 @@
 """How the deliveries of a batch end."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,14 @@ class Report:
     """The outcome of each delivery of a batch, in their order, and counts of what its events caused.
 
     `stale` events changed no row; `implausible` is the number of findings about implausible timestamps.
+    Until `durable` is done, a crash of the database can undo the batch; None if nothing was committed.
     """
 
     outcomes: tuple[Outcome, ...]
     stale: int = 0
     findings: int = 0
     implausible: int = 0
+    durable: asyncio.Future[None] | None = field(default=None, compare=False)
 
 
 class BatchFailed(Exception):

@@ -1,6 +1,6 @@
 """One batch from claim to commit.
 
-decode -> claim -> load -> decide -> save -> commit -> publish copies -> ack
+decode -> claim -> load -> decide -> save -> commit -> flush -> publish copies -> ack
           +---------- one transaction ----------+
 """
 
@@ -27,6 +27,7 @@ from worker.outbox.batch_end import end_batch
 from worker.pipeline.decode import Decoded, Item, envelope_of
 from worker.pipeline.outcome import Applied, BatchFailed, Duplicate, Failed, Invalid, Report
 from worker.postgres import event_log
+from worker.postgres.durability import Flusher
 from worker.postgres.event_log import Candidate, Claim
 from worker.postgres.ledger import Disposition
 from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
@@ -43,14 +44,14 @@ CONFLICT_REPEATS = 5
 
 async def apply_batch(
     family: AnyFamily,
-    database: Database,
+    flusher: Flusher,
     batch: Sequence[Item],
     *,
     record_changes: bool = False,
     enabled_actions: Collection[str] = (),
     tolerance: timedelta = TOLERANCE,
 ) -> Report:
-    """Apply a batch in one transaction.
+    """Apply a batch in one transaction, which commits asynchronously: see `Report.durable`.
 
     With `record_changes`, the same transaction writes its changes to the outbox; actions that its events
     require are enqueued if their kinds are in `enabled_actions`.
@@ -62,7 +63,7 @@ async def apply_batch(
     """
     candidates = [item.candidate for item in batch if isinstance(item, Decoded)]
     transact = partial(
-        _transact, family, database, candidates, record_changes, frozenset(enabled_actions), tolerance
+        _transact, family, flusher, candidates, record_changes, frozenset(enabled_actions), tolerance
     )
     applied = await _apply(transact, len(candidates)) if candidates else Report(())
     outcomes = iter(applied.outcomes)
@@ -95,13 +96,16 @@ async def _retry_conflicts(transact: Callable[[], Awaitable[Report]]) -> Report:
 
 async def _transact(
     family: AnyFamily,
-    database: Database,
+    flusher: Flusher,
     candidates: Sequence[Candidate],
     record_changes: bool,
     enabled_actions: frozenset[str],
     tolerance: timedelta,
 ) -> Report:
-    async with asyncio.timeout(TRANSACTION_SECONDS), database.transaction() as connection:
+    async with (
+        asyncio.timeout(TRANSACTION_SECONDS),
+        flusher.transaction(asynchronously=True) as (connection, flush_session),
+    ):
         claimed = await event_log.claim(connection, family.name, candidates)
         failpoint("claimed")
         events = [_event(candidates[position], tolerance) for position in sorted(claimed.positions)]
@@ -132,7 +136,8 @@ async def _transact(
         )
         failpoint("saved")
     failpoint("committed")
-    return _report(len(candidates), claimed, effects)
+    # Also for duplicates: another process may have applied them, and not flushed its commit.
+    return replace(_report(len(candidates), claimed, effects), durable=flush_session.flush())
 
 
 def _contexts(candidates: Sequence[Candidate]) -> dict[UUID, str]:

@@ -23,6 +23,7 @@ from worker.config.database_url import DatabaseUrl
 from worker.observability import metrics
 from worker.observability.errors import StockhookError, refused_certificate, safe_summary
 from worker.observability.exit_codes import MISCONFIGURED, UNAVAILABLE
+from worker.postgres.backends import backend_of, share_a_backend
 
 log = structlog.get_logger(__name__)
 
@@ -43,9 +44,22 @@ LOCK_TIMEOUT_MS = 5_000
 # Until a connection of the pool is free and ready, without the time to connect.
 ACQUIRE_SECONDS = 5.0
 
-# How often, and for how long, we check whether a pooler shares its sessions.
-PROBES = 5
+# How long we check whether a pooler shares its sessions.
 PROBE_SECONDS = 4.0
+
+# Whatever the server's or the role's default is: what is committed must survive a crash, and the loss of the
+# primary if a standby is synchronous. `remote_apply` waits for more.
+COMMIT_SYNCHRONOUSLY = """
+SELECT set_config(
+    'synchronous_commit',
+    CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END,
+    false
+)
+"""
+
+BEGIN = "BEGIN"
+# In one message: it takes no second round trip.
+BEGIN_ASYNCHRONOUSLY = "BEGIN; SET LOCAL synchronous_commit = off"
 
 # A standby's transactions are read-only too.
 ACCEPTS_WRITES = "SELECT NOT current_setting('transaction_read_only')::boolean"
@@ -144,7 +158,7 @@ async def blameless(work: Awaitable[T]) -> T:
         raise DatabaseUnavailable(reason) from error
 
 
-class _Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.Connection):  # type: ignore[misc]  # generic in the stubs alone
+class Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.Connection):  # type: ignore[misc]  # generic in the stubs alone
     """A session without a reset query: no code here leaves locks, cursors or settings behind."""
 
     is_idle = True
@@ -152,7 +166,7 @@ class _Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.
     def get_reset_query(self) -> str:
         return ""
 
-    def itself(self) -> "_Session":
+    def itself(self) -> "Session":
         """The session itself: the pool's proxy for it is released earlier."""
         return self
 
@@ -168,7 +182,7 @@ class Database:
         self._application = application
         self._no_timeouts = no_timeouts
         self._pool: Pool | None = None
-        self._sessions: WeakSet[_Session] = WeakSet()
+        self._sessions: WeakSet[Session] = WeakSet()
         self._sessions_checked = False
         self._waiting = 0
 
@@ -199,7 +213,7 @@ class Database:
         """Raises: DatabaseUnavailable, TransactionConflict; other errors pass through."""
         pool = await self._open_pool()
         connection = await self._acquire(pool)
-        session = _session_of(connection)
+        session = session_of(connection)
         session.is_idle = False
         try:
             yield connection
@@ -232,7 +246,7 @@ class Database:
         finally:
             self._waiting -= 1
 
-    def _raise_translated(self, error: Exception, session: _Session) -> None:
+    def _raise_translated(self, error: Exception, session: Session) -> None:
         """Translate an error of the driver, and close connections that must not be used again."""
         if isinstance(error, _READ_ONLY):
             self._close_sessions(idle_only=False)
@@ -248,6 +262,10 @@ class Database:
         if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
             session.terminate()
 
+    def close_idle(self) -> None:
+        """Close the idle sessions, so that the next ones lead to the server that the URL names now."""
+        self._close_sessions(idle_only=True)
+
     def _close_sessions(self, *, idle_only: bool) -> None:
         """Close without a message to the server: a lost server does not answer."""
         for session in list(self._sessions):
@@ -255,20 +273,23 @@ class Database:
                 session.terminate()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """Commits on leaving; raises as `connection` does. A lost COMMIT has an unknown outcome."""
+    async def transaction(self, *, asynchronously: bool = False) -> AsyncIterator[Connection]:
+        """Commits on leaving; raises as `connection` does. A lost COMMIT has an unknown outcome.
+
+        A commit is durable, unless it is made `asynchronously`: then a crash of the server can lose it until
+        a flush follows it (worker/postgres/durability.py).
+        """
         async with self.connection() as connection:
-            session = _session_of(connection)
-            transaction = connection.transaction()
-            await transaction.start()
+            session = session_of(connection)
+            await connection.execute(BEGIN_ASYNCHRONOUSLY if asynchronously else BEGIN)
             try:
                 yield connection
             except Exception as error:
                 # A session that is over would not answer, and is closed.
                 if not (session.is_closed() or _is_over(error)):
-                    await transaction.rollback()
+                    await connection.execute("ROLLBACK")
                 raise
-            await transaction.commit()
+            await connection.execute("COMMIT")
 
     async def ping(self) -> None:
         """Check that the server answers and accepts writes.
@@ -290,7 +311,7 @@ class Database:
                 min_size=0,
                 max_size=self._size,
                 connect=connect,
-                connection_class=_Session,
+                connection_class=Session,
                 init=self._begin_session,
             )
             self._pool = await pool
@@ -334,7 +355,7 @@ class Database:
             await self._refuse_shared_sessions(session)
             self._sessions_checked = True
         settings = "".join(f"SET {name} = {value};" for name, value in self.session_settings.items())
-        await session.execute(settings + COMPRESS_FAST)
+        await session.execute(f"{settings}{COMMIT_SYNCHRONOUSLY};{COMPRESS_FAST}")
         self._sessions.add(session)
 
     @property
@@ -358,47 +379,25 @@ class Database:
         Raises:
             SessionsShared
         """
-        if await _backend(session) == session.get_server_pid():
+        if await backend_of(session) == session.get_server_pid():
             return
         # There is a pooler: it invents the process id that it reports at the start.
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(PROBE_SECONDS):
                 other = await self._connect(statement_cache_size=0)
                 try:
-                    if await _share_a_backend(session, other):
+                    if await share_a_backend(session, other):
                         raise SessionsShared
                 finally:
                     other.terminate()
 
 
-async def _share_a_backend(session: Any, other: Any) -> bool:
-    """A pool by session never shares a backend; a pool by transaction gives the next client a free one."""
-    for _ in range(PROBES):
-        first = await _backend(session)
-        try:
-            await other.execute("BEGIN")
-            second = await _backend(other)
-            if first == second or await _backend(session) != first:
-                return True
-            await other.execute("ROLLBACK")
-        except asyncpg.PostgresError:
-            # By statement, there are no transactions.
-            return True
-    return False
-
-
-async def _backend(session: Any) -> int:
-    """With an unnamed statement: a named one may belong to another client of the pooler."""
-    statement = await session.prepare("SELECT pg_backend_pid()", name="")
-    return int(await statement.fetchval())
-
-
-def _session_of(connection: Connection) -> _Session:
-    session: _Session = connection.itself()  # type: ignore[attr-defined]  # what the pool made is one of ours
+def session_of(connection: Connection) -> Session:
+    session: Session = connection.itself()  # type: ignore[attr-defined]  # what the pool made is one of ours
     return session
 
 
-async def _release(pool: Pool, connection: Connection, session: _Session) -> None:
+async def _release(pool: Pool, connection: Connection, session: Session) -> None:
     """Finished work stays finished, whatever happens to the connection."""
     try:
         await pool.release(connection)

@@ -31,6 +31,7 @@ from worker.observability.signals import hang_watch, stop_on_signals
 from worker.observability.systemd import notify_systemd
 from worker.pipeline.consumer import Consumer
 from worker.pipeline.pause_watch import PauseWatch
+from worker.postgres.durability import Flusher
 from worker.postgres.event_log import add_months_regularly
 from worker.postgres.migrations import pending
 from worker.postgres.pool import Database, DatabaseUnavailable
@@ -86,6 +87,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
         stack.push_async_callback(database.close)
         database.measure()
         database.warn_of_ignored()
+        flusher = await stack.enter_async_context(Flusher(database))
         publisher = await stack.enter_async_context(
             Publisher(
                 broker.for_role("consumer-publisher"),
@@ -103,6 +105,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 settings,
                 broker,
                 database,
+                flusher,
                 publisher,
                 stopping,
                 isolation_lock,
@@ -146,7 +149,9 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                     settings.declare_topology,
                 )
                 await stack.enter_async_context(feed)
-                feed_tasks = _feed_tasks(settings, database, feed, broker, publisher, consumers, stopping)
+                feed_tasks = _feed_tasks(
+                    settings, database, flusher, feed, broker, publisher, consumers, stopping
+                )
             other_tasks: list[Worker] = [
                 pauses,
                 ActionRelay(database, publisher, stopping),
@@ -165,6 +170,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
 def _feed_tasks(
     settings: Settings,
     database: Database,
+    flusher: Flusher,
     feed: Publisher,
     broker: Broker,
     publisher: Publisher,
@@ -177,7 +183,7 @@ def _feed_tasks(
         return any(consumer.is_behind for consumer in consumers)
 
     return [
-        Relay(database, feed, stopping, should_throttle=are_behind),
+        Relay(database, flusher, feed, stopping, should_throttle=are_behind),
         *(
             WebhookDispatcher(subscriber, settings, broker, database, publisher, stopping)
             for subscriber in settings.subscribers

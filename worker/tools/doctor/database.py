@@ -122,16 +122,22 @@ def check_settings(settings: dict[str, str]) -> Iterator[CheckResult]:
     else:
         yield ok("database version", f"Postgres {version}")
     unsafe = [name for name in ("fsync", "full_page_writes") if settings[name] == "off"]
-    if settings["synchronous_commit"] in ("off",):
-        unsafe.append("synchronous_commit")
     for name in unsafe:
         yield error(
             "durability",
             f"{name} is off: a crash loses what was acknowledged to the broker",
             f"set {name} = on",
         )
-    if not unsafe:
-        yield ok("durability", "fsync, full_page_writes and synchronous_commit are on")
+    # Each session sets it, whatever the server's default is.
+    has_synchronous_commits = settings["synchronous_commit"] in ("on", "remote_apply")
+    if not has_synchronous_commits:
+        yield error(
+            "durability",
+            f"synchronous_commit is {settings['synchronous_commit']} in a session that set it to on",
+            f"if a pooler is in between, {POOL_BY_SESSION}",
+        )
+    if not unsafe and has_synchronous_commits:
+        yield ok("durability", "fsync and full_page_writes are on; each session sets synchronous_commit")
     if settings["server_encoding"] != "UTF8":
         yield error("encoding", f"the database is in {settings['server_encoding']}", "create it with UTF8")
     if settings["default_transaction_read_only"] == "on":
