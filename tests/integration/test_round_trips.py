@@ -17,6 +17,7 @@ from tests.support.protocol_watch import Direction, Piece
 from tests.support.stack import Stack
 from worker.pipeline.outcome import Applied
 from worker.pipeline.transaction import apply_batch
+from worker.postgres.durability import Flusher
 from worker.postgres.pool import Database
 
 # Messages of the protocol: the server answers each round trip with the first; the driver prepares a
@@ -25,6 +26,9 @@ READY, PARSE = b"Z", b"P"
 
 # The statements are prepared by then.
 WARM_UP = 3
+
+# Other batches go on meanwhile.
+FLUSH = 1
 
 
 def numbered_order(number: int) -> Document:
@@ -85,14 +89,17 @@ async def test_one_event_takes_few_round_trips(
 ) -> None:
     url, messages = stack.environment["STOCKHOOK_DATABASE_URL"], Messages()
     with FaultProxy.before(url, watch=messages.watch) as proxy:
-        database = Database(proxy.via(url), 1, "test")
-        for number in range(1, WARM_UP + 2):
-            messages.counts.clear()
-            report = await apply_batch(
-                FAMILIES[family], database, [numbered(document(number), number)], record_changes=True
-            )
-            assert report.outcomes == (Applied(),)
-            assert report.stale == 0
+        database = Database(proxy.via(url), 2, "test")
+        async with Flusher(database) as flusher:
+            for number in range(1, WARM_UP + 2):
+                messages.counts.clear()
+                report = await apply_batch(
+                    FAMILIES[family], flusher, [numbered(document(number), number)], record_changes=True
+                )
+                assert report.outcomes == (Applied(),)
+                assert report.stale == 0
+                assert report.durable is not None
+                await report.durable
         await database.close()
 
-    assert messages.counts == {READY: round_trips, PARSE: 0}
+    assert messages.counts == {READY: round_trips + FLUSH, PARSE: 0}
