@@ -79,7 +79,7 @@ async def apply_events(
         else:
             changed.add(key)
             if record_changes:
-                changes.append(state_change(family, event, before, decision.state))
+                changes += state_changes(family, event, before, decision.state)
         states[key] = decision.state
         withdrawn.difference_update(decision.findings)
         withdrawn.update(decision.withdrawn)
@@ -161,7 +161,7 @@ async def correct(
         if after != before:
             changed.append(after)
             if record_changes:
-                changes.append(state_change(family, cause, before, after))
+                changes += state_changes(family, cause, before, after)
     if changed:
         await family.save(connection, changed)
     withdrawn = await past.findings(connection, entities) - findings
@@ -182,16 +182,14 @@ def _with_revision_of(before: S | None, after: S) -> S:
     return state
 
 
-def state_change(family: Family[P, K, S], event: Event[P], before: S | None, after: S) -> Change:
-    payload = event.payload
-    return Change(
-        type=family.change_type(before, after),
-        subject=payload.entity_id,
-        event_id=event.event_id,
-        occurred_at=event.instant,
-        before=None if before is None else family.public_state(before),
-        after=family.public_state(after),
-    )
+def state_changes(family: Family[P, K, S], event: Event[P], before: S | None, after: S) -> tuple[Change, ...]:
+    """What subscribers receive: nothing if the values that they see stay the same."""
+    state_before = None if before is None else family.public_state(before)
+    state_after = family.public_state(after)
+    if state_before == state_after:
+        return ()
+    kind = family.change_type(before, after)
+    return (Change(kind, event.payload.entity_id, event.event_id, event.instant, state_before, state_after),)
 
 
 def communication_change(communication: Communication) -> Change:

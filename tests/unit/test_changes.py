@@ -68,6 +68,20 @@ def test_the_type_names_the_change(payloads: Sequence[Payload], expected: Sequen
     assert [change.type for change in published(*payloads)] == expected
 
 
+def test_an_event_that_changes_nothing_that_is_published_causes_no_change() -> None:
+    """After an implausible timestamp, the row notes the last reception too, which no subscriber sees."""
+    payloads = (part("in_warehouse", 10**8), part("sold", 2), part("reserved", 1))
+    store = Store(FAMILIES["inventory"])
+
+    async def run() -> None:
+        for number, payload in enumerate(payloads):
+            await store.apply([events.claimed(payload, number, received=number)])
+
+    asyncio.run(run())
+
+    assert [change.type for change in store.changes] == ["part.in_warehouse", "part.sold"]
+
+
 def test_a_change_shows_the_state_before_and_after() -> None:
     _, change = published(part("reserved", external_id="shelf 4"), part("sold", 1))
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from cryptography.fernet import Fernet, MultiFernet
 
-from consumers.effects import communication_change, state_change
+from consumers.effects import communication_change, state_changes
 from consumers.family import Event
 from consumers.registry import FAMILIES, FAMILY_OF
 from schemas.changes import TYPES, Change, Published, State, cloud_events, encode
@@ -105,7 +105,7 @@ def _changes(name: str, events: Iterable[Event[Any]]) -> Iterator[Change]:
         decision = family.decide(before, event)
         states[key] = decision.state
         if decision.state != before:
-            yield state_change(family, event, before, decision.state)
+            yield from state_changes(family, event, before, decision.state)
         yield from map(communication_change, decision.communications)
 
 
