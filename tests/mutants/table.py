@@ -78,7 +78,7 @@ TABLE = (
     Mutant(
         "commits depend on the default of the server",
         "worker/postgres/pool.py",
-        "            + COMMIT_SYNCHRONOUSLY\n",
+        "{COMMIT_SYNCHRONOUSLY};",
         "",
         "tests/integration/test_durability.py::test_no_commit_depends_on_the_default_of_the_server",
     ),
