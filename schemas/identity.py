@@ -27,10 +27,7 @@ def event_id(provider: str, given: object, content_id: UUID) -> UUID:
 
 def content_id(event_type: str, content: Any) -> UUID:
     """UUIDv5 of the type and the canonical JSON (sorted keys, no spaces) of what the event says."""
-    canonical = json.dumps(
-        content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_exactly
-    )
-    return uuid5(_NAMESPACE, f"{event_type}\n{canonical}")
+    return uuid5(_NAMESPACE, f"{event_type}\n{_CANONICAL.encode(content)}")
 
 
 def content_hash_id(body: bytes) -> UUID:
@@ -43,3 +40,7 @@ def _exactly(number: object) -> dict[str, str]:
     if isinstance(number, Decimal):
         return {"$number": str(number)}
     raise TypeError(type(number).__name__)
+
+
+# Made once: `json.dumps` makes an encoder for each call.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_exactly)
