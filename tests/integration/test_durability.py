@@ -8,7 +8,7 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -28,7 +28,7 @@ from tests.support.applied_events import database_of
 from tests.support.events import body, return_updated
 from tests.support.postgres_pair import postgres_programs
 from tests.support.stack import Stack, Worker, until
-from tests.support.synchronous_commits import commits_wait
+from tests.support.synchronous_commits import IS_WAITING, commits_wait
 from worker.actions.executor import Executor
 from worker.actions.settlement import Settlement
 from worker.amqp.publisher import Publisher
@@ -193,28 +193,59 @@ async def test_a_flush_over_another_session_than_before_the_commit_does_not_coun
 
 
 async def test_a_flush_that_does_not_wait_for_the_standby_does_not_count(fresh_database: str) -> None:
-    """If the wait of a commit is cancelled, Postgres answers that it succeeded."""
-    async with database_with(fresh_database) as database, Flusher(database) as flusher:
+    """If the wait of a commit is cancelled, Postgres answers that it succeeded, with a warning."""
+    async with (
+        database_with(fresh_database, client_min_messages="error") as database,
+        Flusher(database) as flusher,
+    ):
         async with flusher.transaction(asynchronously=True) as (connection, session):
             await connection.execute("CREATE TABLE written ()")
         assert session._session is not None
         pid = session._session.get_server_pid()
         async with commits_wait(fresh_database), database.connection() as other:
             flushing = session.flush()
-
-            async def waits() -> bool:
-                return bool(
-                    await other.fetchval(
-                        "SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $1", pid
-                    )
-                )
-
-            await until(waits, "the flush waits for the standby")
-            await other.execute("SELECT pg_cancel_backend($1)", pid)
+            await cancel_wait(other, pid)
             with pytest.raises(DatabaseUnavailable, match="before the synchronous standby confirmed it"):
                 await flushing
         async with flusher.transaction() as (_, next_session):
             await next_session.flush()
+
+
+async def test_a_commit_that_does_not_wait_for_the_standby_does_not_count(fresh_database: str) -> None:
+    async with database_with(fresh_database) as database, database.connection() as other:
+        pids: list[int] = []
+
+        async def write() -> None:
+            async with database.transaction() as connection:
+                pids.append(await connection.fetchval("SELECT pg_backend_pid()"))
+                await connection.execute("CREATE TABLE written ()")
+
+        async with commits_wait(fresh_database):
+            writing = asyncio.create_task(write())
+            while not pids:
+                await asyncio.sleep(0.01)
+            await cancel_wait(other, pids[0])
+            with pytest.raises(DatabaseUnavailable, match="before the synchronous standby confirmed it"):
+                await writing
+
+
+async def cancel_wait(other: Connection, pid: int) -> None:
+    async def waits() -> bool:
+        return bool(await other.fetchval(IS_WAITING, pid))
+
+    await until(waits, "the commit waits for the standby")
+    await other.execute("SELECT pg_cancel_backend($1)", pid)
+
+
+async def test_an_ignored_error_in_a_transaction_does_not_look_like_a_commit(fresh_database: str) -> None:
+    async def fail(database: Database) -> None:
+        async with database.transaction() as connection:
+            with suppress(asyncpg.UndefinedTableError):
+                await connection.execute("SELECT FROM missing")
+
+    async with database_with(fresh_database) as database:
+        with pytest.raises(RuntimeError, match="was rolled back"):
+            await fail(database)
 
 
 async def test_what_waits_together_is_flushed_together(fresh_database: str) -> None:

@@ -39,10 +39,9 @@ TABLE = (
     Mutant(
         "a flush over a later session counts",
         "worker/postgres/durability.py",
-        "        await connection.execute(WRITE_TO_LOG)\n        if self._was_cut_short",
+        "        await commit(connection, WRITE_TO_LOG)\n",
         "        async with self._database.connection() as other:\n"
-        "            await other.execute(WRITE_TO_LOG)\n"
-        "        if self._was_cut_short",
+        "            await commit(other, WRITE_TO_LOG)\n",
         "tests/integration/test_durability.py::test_a_commit_that_a_crash_undoes_is_applied_again",
     ),
     Mutant(
@@ -54,9 +53,9 @@ TABLE = (
     ),
     Mutant(
         "a flush whose wait was cancelled counts",
-        "worker/postgres/durability.py",
-        "            self._was_cut_short = True\n",
-        "            pass\n",
+        "worker/postgres/pool.py",
+        "    if any(message.server_source_function == WAITS_FOR_STANDBY for message in messages):\n",
+        "    if False:\n",
         "tests/integration/test_durability.py::"
         "test_a_flush_that_does_not_wait_for_the_standby_does_not_count",
     ),

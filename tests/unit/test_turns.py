@@ -145,6 +145,40 @@ async def test_a_cancelled_caller_leaves_no_batch_under_way() -> None:
     assert batches.cancelled == [0, 1]
 
 
+async def test_a_caller_that_is_cancelled_as_the_last_batch_ends_is_cancelled() -> None:
+    batches = Batches()
+
+    async def last(turn: Turn) -> None:
+        turn.let_next_begin()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        # It happens before the callbacks of this batch's end, and while the caller waits.
+        asyncio.get_running_loop().call_soon(working.cancel)
+
+    async def work() -> None:
+        async with batches.turns:
+            await batches.turns.begin(last)
+
+    working = asyncio.create_task(work())
+    with pytest.raises(asyncio.CancelledError):
+        await working
+
+
+async def test_an_error_is_raised_rather_than_the_usual_end_of_a_session() -> None:
+    batches = Batches()
+
+    async def work() -> None:
+        async with batches.turns:
+            await batches.begin(2)
+            batches.durable[1].set_exception(BrokerUnavailable("lost"))
+            while not batches.session.has_ended:
+                await asyncio.sleep(0)
+            batches.durable[0].set_exception(ValueError("a test"))
+
+    with pytest.raises(ValueError, match="a test"):
+        await work()
+
+
 async def test_batches_in_flight_are_limited() -> None:
     batches = Batches()
     async with batches.turns:

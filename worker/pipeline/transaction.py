@@ -102,6 +102,8 @@ async def _transact(
     enabled_actions: frozenset[str],
     tolerance: timedelta,
 ) -> Report:
+    # Outside the time limit, for which the event is blamed.
+    await flusher.connect()
     async with (
         asyncio.timeout(TRANSACTION_SECONDS),
         flusher.transaction(asynchronously=True) as (connection, flush_session),

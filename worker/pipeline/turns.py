@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Self
 
-from worker.amqp.subscription import Session
+from worker.amqp.subscription import SESSION_ENDS, Session
 
 # Batches that are applied and not settled yet. After a crash of the database, each may have to be applied
 # again.
@@ -59,13 +59,15 @@ class Turns:
         """Wait for the batches, or cancel them if there was an error; raise the first failure."""
         if kind is not None:
             _cancel(self._running)
+        cancelled: asyncio.CancelledError | None = None
         while self._running:
             try:
                 await asyncio.wait(self._running)
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as error:
+                cancelled = error
                 _cancel(self._running)
-                await asyncio.wait(self._running)
-                raise
+        if cancelled is not None:
+            raise cancelled
         if kind is None and self._failure is not None:
             raise self._failure
 
@@ -88,7 +90,9 @@ class Turns:
         is_settled = not task.cancelled() and failure is None
         turn.ended.set_result(is_settled)
         if not is_settled:
-            self._failure = self._failure or failure
+            # An error that is not the usual end of a session must be seen.
+            if self._failure is None or (failure is not None and isinstance(self._failure, SESSION_ENDS)):
+                self._failure = failure
             self._session.end()
             _cancel(self._running[position:])
 

@@ -22,15 +22,20 @@ from weakref import WeakKeyDictionary
 import structlog
 
 from worker.observability import metrics
-from worker.postgres.pool import Connection, Database, DatabaseUnavailable, Session, blameless, session_of
+from worker.postgres.pool import (
+    Connection,
+    Database,
+    DatabaseUnavailable,
+    Session,
+    blameless,
+    commit,
+    session_of,
+)
 
 log = structlog.get_logger(__name__)
 
 # The commit of a transaction waits for the disk only if it has an id and wrote to the log: this does both.
 WRITE_TO_LOG = "SELECT pg_logical_emit_message(true, 'stockhook', '')"
-
-# Postgres names this function of its own in the warning; the text depends on the language.
-WAITS_FOR_STANDBY = "SyncRepWaitForLSN"
 
 # A standby has no current position.
 READ_LIFE = """
@@ -57,7 +62,6 @@ class FlushSession:
         self._waiting: list[asyncio.Future[None]] = []
         self._flushing: list[asyncio.Future[None]] = []
         self._session: Session | None = None
-        self._was_cut_short = False
         self._task = asyncio.create_task(self._run(), name="flusher")
 
     @property
@@ -106,33 +110,22 @@ class FlushSession:
     async def _flush_on_request(self) -> None:
         """Never returns; raises as `Database.connection` does."""
         async with self._database.connection() as connection:
-            session = self._session = session_of(connection)
+            self._session = session_of(connection)
             self._life.set_result(await read_life(connection))
-            session.add_log_listener(self._note_message)
-            try:
-                while True:
-                    await self._requested.wait()
-                    self._requested.clear()
-                    await self._flush_once(connection)
-            finally:
-                session.remove_log_listener(self._note_message)
+            while True:
+                await self._requested.wait()
+                self._requested.clear()
+                await self._flush_once(connection)
 
     async def _flush_once(self, connection: Connection) -> None:
         self._flushing, self._waiting = self._waiting, []
         began = monotonic()
-        await connection.execute(WRITE_TO_LOG)
-        if self._was_cut_short:
-            raise DatabaseUnavailable("a flush was cancelled before the synchronous standby confirmed it")
+        await commit(connection, WRITE_TO_LOG)
         metrics.FLUSH_SECONDS.observe(monotonic() - began)
         for waiter in self._flushing:
             if not waiter.done():
                 waiter.set_result(None)
         self._flushing = []
-
-    def _note_message(self, _connection: object, message: Any) -> None:
-        """A commit whose wait for the standby is cancelled succeeds, with a warning."""
-        if message.server_source_function == WAITS_FOR_STANDBY:
-            self._was_cut_short = True
 
 
 class Flusher:
@@ -149,6 +142,14 @@ class Flusher:
     async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
             await self._session.close()
+
+    async def connect(self) -> None:
+        """Open the flush session, unless it is open.
+
+        Raises:
+            DatabaseUnavailable
+        """
+        await self._open_session()
 
     @asynccontextmanager
     async def transaction(

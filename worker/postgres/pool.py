@@ -58,6 +58,8 @@ SELECT set_config(
 """
 
 BEGIN = "BEGIN"
+# Postgres names this function of its own in the warning; the text depends on the language.
+WAITS_FOR_STANDBY = "SyncRepWaitForLSN"
 # In one message: it takes no second round trip.
 BEGIN_ASYNCHRONOUSLY = "BEGIN; SET LOCAL synchronous_commit = off"
 
@@ -289,7 +291,8 @@ class Database:
                 if not (session.is_closed() or _is_over(error)):
                     await connection.execute("ROLLBACK")
                 raise
-            await connection.execute("COMMIT")
+            if await commit(connection, "COMMIT") != "COMMIT":
+                raise RuntimeError("the transaction was rolled back: an error in it was ignored")
 
     async def ping(self) -> None:
         """Check that the server answers and accepts writes.
@@ -366,6 +369,8 @@ class Database:
             # Plans are cached: a plan that was made for an empty table would scan the whole table
             # later. All frequent statements use keys.
             "enable_seqscan": "off",
+            # `commit` depends on warnings.
+            "client_min_messages": "warning",
             "statement_timeout": statement_timeout,
             # A killed process must not hold its locks.
             "client_connection_check_interval": "1000",
@@ -390,6 +395,32 @@ class Database:
                         raise SessionsShared
                 finally:
                     other.terminate()
+
+
+async def commit(connection: Connection, statement: str) -> str:
+    """Execute a statement that commits, and return its status.
+
+    Raises:
+        DatabaseUnavailable: It is not durable on a synchronous standby, although Postgres answers that it
+            succeeded; or it waited too long for another transaction's notifications.
+    """
+    messages: list[Any] = []
+
+    def note(_connection: object, message: Any) -> None:
+        messages.append(message)
+
+    session = session_of(connection)
+    session.add_log_listener(note)
+    try:
+        status = await connection.execute(statement)
+    except asyncpg.LockNotAvailableError as error:
+        # No event causes it.
+        raise DatabaseUnavailable(safe_summary(error)) from error
+    finally:
+        session.remove_log_listener(note)
+    if any(message.server_source_function == WAITS_FOR_STANDBY for message in messages):
+        raise DatabaseUnavailable("a commit was cancelled before the synchronous standby confirmed it")
+    return status
 
 
 def session_of(connection: Connection) -> Session:
