@@ -134,15 +134,14 @@ async def test_lost_answers_to_commits_make_no_event_a_poison_message(
         await until(noted_often, "more attempts were recorded than a poison message has", 30)
         proxy.heal()
 
-        async def applied() -> bool:
-            return await stack.count("event_log") == 1
+        async def is_settled() -> bool:
+            return (
+                await stack.count("event_log") == 1
+                and await stack.depths() == {}
+                and await stack.count("poison_candidates") == 0
+            )
 
-        await until(applied, "the event is applied")
-
-    async def is_settled() -> bool:
-        return await stack.depths() == {} and await stack.count("poison_candidates") == 0
-
-    await until(is_settled, "the queue is empty, and no event is a candidate")
+        await until(is_settled, "the event is applied, the queue is empty, and no event is a candidate")
 
 
 async def test_while_everything_fails_the_queue_is_not_moved_to_the_retry_queues(stack: Stack) -> None:
