@@ -430,11 +430,13 @@ async def test_batches_in_flight_are_flushed_and_acknowledged_at_a_shutdown(stac
             await post()
         await until(are_applied, "they are applied")
         consumer.signal(signal.SIGTERM)
-        left = await until(stays_in_the_queue, "the consumer stops")
+        await until(stays_in_the_queue, "the consumer stops")
     assert consumer.wait() == 0
 
+    # The depth that is read right after a post does not include all events yet.
+    left = len(posted) - await stack.count("event_log")
+    assert left > 0
     assert await stack.depths() == {"stockhook.returns": left}
-    assert await stack.count("event_log") == len(posted) - left
 
 
 async def test_a_change_is_published_after_a_flush(stack: Stack) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -154,7 +154,12 @@ class Consumer:
             return
         items = [item for item in batch if not isinstance(item, PossiblyPoisonous)]
         with self._trace(batch) as trace:
-            applied = await self._apply_early(session, items, trace)
+            try:
+                applied = await self._apply_early(session, items, trace)
+            except BatchFailed:
+                await turn.until_earlier_are_settled()
+                await self._apply_halves(session, items, trace)
+                return
             if applied is not None:
                 turn.let_next_begin()
             await turn.until_earlier_are_settled()
@@ -174,12 +179,13 @@ class Consumer:
     async def _apply_early(
         self, session: Session[Received], items: Sequence[Item], trace: BatchTrace | None
     ) -> AppliedBatch | None:
-        """Apply the items before earlier batches are settled; None if that did not succeed, or must wait."""
+        """Apply the items before earlier batches are settled; None if that must wait.
+
+        Raises as `_until_available` does, and BatchFailed.
+        """
         if self._circuit_breaker.is_open:
             return None
-        with suppress(BatchFailed):
-            return await self._until_available(session, partial(self._apply_once, items, trace, monotonic()))
-        return None
+        return await self._until_available(session, partial(self._apply_once, items, trace, monotonic()))
 
     async def _apply_and_settle(
         self,
@@ -198,11 +204,16 @@ class Consumer:
         try:
             durable = await self._apply_durably(session, items, trace, applied)
         except BatchFailed:
-            middle = len(items) // 2
-            await self._apply_and_settle(session, items[:middle], trace)
-            await self._apply_and_settle(session, items[middle:], trace)
+            await self._apply_halves(session, items, trace)
         else:
             await self._settle(session, durable, trace)
+
+    async def _apply_halves(
+        self, session: Session[Received], items: Sequence[Item], trace: BatchTrace | None
+    ) -> None:
+        middle = len(items) // 2
+        await self._apply_and_settle(session, items[:middle], trace)
+        await self._apply_and_settle(session, items[middle:], trace)
 
     async def _settle_singly(
         self, session: Session[Received], items: Sequence[Item], trace: BatchTrace | None
