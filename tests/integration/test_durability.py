@@ -23,17 +23,14 @@ from deploy.local.process import Spawner
 from deploy.local.services import Services
 from tests.e2e.test_changes import subscribed
 from tests.integration.test_database import Relay as Proxy
-from tests.integration.test_sessions import Parts, consumer_of_returns, returned
-from tests.support.applied_events import database_of
+from tests.integration.test_sessions import Parts, consumer_of_returns, parts_of, returned
 from tests.support.events import body, return_updated
 from tests.support.postgres_pair import postgres_programs
 from tests.support.stack import Stack, Worker, until
 from tests.support.synchronous_commits import IS_WAITING, commits_wait
 from worker.actions.executor import Executor
 from worker.actions.settlement import Settlement
-from worker.amqp.publisher import Publisher
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import topology
 from worker.dead_letters.archiver import Archiver
 from worker.postgres.durability import WRITE_TO_LOG, Flusher, FlushSession
 from worker.postgres.pool import Connection, Database, DatabaseUnavailable
@@ -48,13 +45,8 @@ SELECT 1 FROM pg_stat_activity WHERE application_name = 'stockhook/consumer' AND
 
 @pytest.fixture
 async def parts(stack: Stack) -> AsyncIterator[Parts]:
-    async with (
-        database_of(stack) as database,
-        Flusher(database) as flusher,
-        Publisher(stack.broker, topology(stack.settings.delays), 10) as publisher,
-    ):
-        await publisher.wait_ready()
-        yield Parts(stack, database, flusher, publisher)
+    async with parts_of(stack) as made:
+        yield made
 
 
 @asynccontextmanager

@@ -246,6 +246,12 @@ async def parts(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     # Between two sessions.
     monkeypatch.setattr("worker.amqp.connection.LONGEST_PAUSE_SECONDS", HOLD_SECONDS)
     monkeypatch.setitem(KINDS, "test", Kind("test", ActionRequest, done))
+    async with parts_of(stack) as made:
+        yield made
+
+
+@asynccontextmanager
+async def parts_of(stack: Stack) -> AsyncIterator[Parts]:
     async with (
         database_of(stack) as database,
         Flusher(database) as flusher,

@@ -13,7 +13,7 @@ from tests.bench import backlog
 from tests.bench.backlog import SEED
 from tests.bench.broker import Stored, chunks
 from tests.bench.lineup import STOCKHOOK
-from tests.bench.measures.preload import HOT_PART, HOT_STATUSES, HotPart, copied, make_template
+from tests.bench.measures.preload import HOT_PART, HOT_STATUSES, HotPart, copied, make_templates
 from tests.bench.plan import Bench
 from tests.bench.processes import Running
 from tests.bench.results import Ratio
@@ -40,10 +40,7 @@ IS_APPLIED = "SELECT EXISTS (SELECT FROM event_ids WHERE event_id = $1::uuid)"
 
 async def hot(bench: Bench) -> None:
     sizes = QUICK_SIZES if bench.options.is_quick else SIZES
-    for number, size in enumerate(sizes):
-        bench.show.step("hot: filling", size.name, number, len(sizes))
-        await make_template(bench.world, size, FAMILY)
-    bench.show.done("hot: filling", len(sizes))
+    await make_templates(bench, "hot: filling", sizes, FAMILY)
     count = WARM_UP + (QUICK_EVENTS if bench.options.is_quick else EVENTS)
     made = await backlog.make(bench.world, (FAMILY,), count, events=late_events())
     for size in bench.turns("hot", sizes):

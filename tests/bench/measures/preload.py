@@ -1,12 +1,13 @@
 """Tables of the size that they have after years. Only this module inserts rows without events."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import asyncpg
 
+from tests.bench.plan import Bench
 from tests.bench.processes import Failed
 from tests.bench.world import World
 from worker.postgres.migrations import migrate
@@ -104,6 +105,14 @@ class HotPart(Size):
     @property
     def template(self) -> str:
         return f"bench_hot_{self.rows}"
+
+
+async def make_templates(bench: Bench, step: str, sizes: Sequence[Size], rebuilt: str) -> None:
+    """Raises as `make_template` does."""
+    for number, size in enumerate(sizes):
+        bench.show.step(step, size.name, number, len(sizes))
+        await make_template(bench.world, size, rebuilt)
+    bench.show.done(step, len(sizes))
 
 
 async def make_template(

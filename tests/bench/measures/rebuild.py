@@ -2,7 +2,7 @@
 
 import json
 
-from tests.bench.measures.preload import Size, copied, make_template
+from tests.bench.measures.preload import Size, copied, make_templates
 from tests.bench.plan import Bench
 from tests.bench.processes import Failed
 from tests.bench.results import Ratio
@@ -16,10 +16,7 @@ QUICK_SIZES = (Size(5_000), Size(20_000))
 async def rebuild(bench: Bench) -> None:
     """The live tables agree with the log, as in normal operation."""
     sizes = QUICK_SIZES if bench.options.is_quick else SIZES
-    for number, size in enumerate(sizes):
-        bench.show.step("rebuild: filling", size.name, number, len(sizes))
-        await make_template(bench.world, size, FAMILY)
-    bench.show.done("rebuild: filling", len(sizes))
+    await make_templates(bench, "rebuild: filling", sizes, FAMILY)
     for size in bench.turns("rebuild", sizes):
         async with copied(bench.world, size) as world:
             value = await _rate(world, size)
