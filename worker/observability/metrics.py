@@ -201,8 +201,8 @@ BATCH_SECONDS = Histogram(
 )
 FLUSH_SECONDS = Histogram(
     "stockhook_flush_seconds",
-    "Time of a flush, which makes the batches of all families durable that were committed before it; until "
-    "then they are not acknowledged",
+    "Duration of a flush, which makes the batches durable that any family committed before it; they are "
+    "acknowledged after it",
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=CONSUMER,
 )

@@ -1,1 +1,1 @@
-"""Rows that are written in the transaction of a batch and published after its commit."""
+"""Rows that are written in the transaction of a batch and published once it is committed."""

@@ -1,4 +1,4 @@
-"""The last statement of a transaction that applies events: what follows from them, and that they arrived."""
+"""The last statement of a batch's transaction: communications, sequence numbers and changes."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID

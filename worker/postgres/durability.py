@@ -129,7 +129,7 @@ class FlushSession:
 
 
 class Flusher:
-    """Begins the transactions that are made durable by a flush. Its session takes one of the pool."""
+    """Begins transactions that a later flush makes durable. The flush session is one of the pool's."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -185,7 +185,7 @@ class Flusher:
         return life
 
     async def _abandon(self, session: FlushSession) -> None:
-        """Open all sessions anew: which of them leads to the right server is not known."""
+        """Close the flush session and the idle ones, because any of them may lead to the wrong server."""
         log.warning("flusher.server_replaced")
         await session.close()
         self._database.close_idle()

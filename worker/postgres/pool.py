@@ -58,9 +58,9 @@ SELECT set_config(
 """
 
 BEGIN = "BEGIN"
-# Postgres names this function of its own in the warning; the text depends on the language.
+# The warning names this function of Postgres as its source; its text depends on the server's language.
 WAITS_FOR_STANDBY = "SyncRepWaitForLSN"
-# In one message: it takes no second round trip.
+# Both statements are one message: the second one takes no further round trip.
 BEGIN_ASYNCHRONOUSLY = "BEGIN; SET LOCAL synchronous_commit = off"
 
 # A standby's transactions are read-only too.
