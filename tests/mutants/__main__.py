@@ -1,5 +1,6 @@
-"""`python -m tests.mutants [NAME …]`: plant each bug in a copy of the checkout; its test must fail."""
+"""Plant known bugs, each in a copy of the checkout; its test must fail."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -41,8 +42,18 @@ def is_caught(folder: Path, mutant: Mutant) -> bool:
         path.write_text(original)
 
 
-def main(names: list[str]) -> int:
-    chosen = [mutant for mutant in TABLE if not names or mutant.name in names]
+def chosen_mutants(arguments: list[str]) -> list[Mutant]:
+    parser = argparse.ArgumentParser("python -m tests.mutants", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="names of bugs in tests/mutants/table.py (default: all)"
+    )
+    names = parser.parse_args(arguments).names
+    if unknown := set(names) - {mutant.name for mutant in TABLE}:
+        parser.error(f"no such bug in tests/mutants/table.py: {', '.join(sorted(unknown))}")
+    return [mutant for mutant in TABLE if not names or mutant.name in names]
+
+
+def main(chosen: list[Mutant]) -> int:
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(COPIES) as threads:
         free: SimpleQueue[Path] = SimpleQueue()
         for number in range(COPIES):
@@ -67,8 +78,8 @@ def main(names: list[str]) -> int:
             return 1
         caught = sum(threads.map(judge, chosen))
     print(f"{caught} caught, {len(chosen) - caught} escaped")
-    return 1 if caught < len(chosen) or not chosen else 0
+    return 1 if caught < len(chosen) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(chosen_mutants(sys.argv[1:])))

@@ -211,6 +211,13 @@ TABLE = (
         "tests/unit/test_replay.py::test_a_replay_leaves_its_trace_and_names_the_first_one",
     ),
     Mutant(
+        "the relay runs at every notification",
+        "worker/postgres/notify_poller.py",
+        "            await sleep_unless_stopping(began + self.interval - monotonic(), self.stopping)\n",
+        "            pass\n",
+        "tests/integration/test_notify_poller.py::test_notifications_within_an_interval_cause_one_run",
+    ),
+    Mutant(
         "a change has its publish in its body",
         "worker/change_feed/relay.py",
         "                made = with_headers(made, span.context.headers)\n",

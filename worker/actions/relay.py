@@ -50,8 +50,8 @@ class Relay:
             unavailable=(BrokerUnavailable,),
         ).run()
 
-    async def _publish_some(self) -> int:
-        """Publish some due actions and return their number.
+    async def _publish_some(self) -> bool:
+        """Publish some due actions; True if more may be left.
 
         Raises:
             DatabaseUnavailable
@@ -61,13 +61,13 @@ class Relay:
         async with self.database.transaction() as connection:
             due = await table.to_publish(connection, KINDS, AT_ONCE)
             if not due:
-                return 0
+                return False
             tracer = tracing.active()
             contexts = await asyncio.gather(*(self._publish(row, tracer) for row in due))
             failpoint("action_published")
             published = [row["action_id"] for row in due]
             await table.note_published(connection, dict(zip(published, contexts, strict=True)))
-        return len(due)
+        return len(due) >= AT_ONCE
 
     async def _publish(self, row: Mapping[str, Any], tracer: Tracer | None) -> str | None:
         """Publish in a trace of its own, which retries continue; return its `traceparent` if it is recorded.

@@ -27,12 +27,13 @@ USING (
     SELECT first.family, first.sequence
     FROM unnest($1::text[]) AS locked (family)
     CROSS JOIN LATERAL (
-        SELECT family, sequence
+        SELECT family, sequence, sum(size) OVER (ORDER BY sequence) - size AS changes_before
         FROM changes
         WHERE changes.family = locked.family
         ORDER BY sequence
         LIMIT $2
     ) AS first
+    WHERE changes_before < $2
 ) AS taken
 WHERE changes.family = taken.family AND changes.sequence = taken.sequence
 RETURNING changes.family, changes.sequence, batch_id, changed_at, changes
@@ -67,9 +68,10 @@ async def oldest(connection: Connection) -> float:
 
 
 async def claim(connection: Connection, limit: int) -> list[Any]:
-    """The first rows, at most `limit`, of each family that no other relay has locked; in their order.
+    """The first rows of each family that no other relay has locked, in their order.
 
-    The commit deletes them, so publish them before it.
+    The last row of a family may exceed the `limit` of changes, because a row is not split. The commit deletes
+    them, so publish them before it.
     """
     families = [row["family"] for row in await connection.fetch(LOCK_FAMILIES)]
     if not families:

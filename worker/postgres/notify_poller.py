@@ -32,17 +32,19 @@ def _never() -> bool:
 
 @dataclass(slots=True)
 class NotifyPoller:
-    """`work` does a part of the work and returns how much; `channel` is the channel of NOTIFY.
+    """`work` does a part of the work and returns whether more is left; `channel` is the channel of NOTIFY.
 
-    While `should_throttle` returns True, it uses a tenth of the time. Errors of the types in `unavailable`
-    are temporary, as is an unavailable database.
+    Two runs begin at least `interval` seconds apart, unless more is left: so a run does the work of several
+    notifications. While `should_throttle` returns True, it uses a tenth of the time. Errors of the types in
+    `unavailable` are temporary, as is an unavailable database.
     """
 
     name: str
     channel: str
-    work: Callable[[], Awaitable[int]]
+    work: Callable[[], Awaitable[bool]]
     database: Database
     stopping: asyncio.Event
+    interval: float = 0
     should_throttle: Callable[[], bool] = _never
     unavailable: tuple[type[Exception], ...] = ()
     _notified: asyncio.Event = field(default_factory=asyncio.Event)
@@ -64,21 +66,24 @@ class NotifyPoller:
     async def _run_once(self) -> None:
         began = monotonic()
         self._notified.clear()
-        done = await retry_until_available(
+        is_more_left = await retry_until_available(
             self._work_or_wait,
             _Waiting,
             self.stopping,
             longest_pause=2,
             say=lambda reason: log.warning(f"{self.name}.paused", reason=reason),
         )
-        if done and self.should_throttle():
-            await sleep_unless_stopping(WAIT_SHARE * (monotonic() - began), self.stopping)
-        elif not done and not self.stopping.is_set():
+        took = monotonic() - began
+        if not is_more_left and not self.stopping.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._notified.wait()
+        if self.should_throttle():
+            await sleep_unless_stopping(WAIT_SHARE * took, self.stopping)
+        elif not is_more_left:
+            await sleep_unless_stopping(began + self.interval - monotonic(), self.stopping)
 
-    async def _work_or_wait(self) -> int:
+    async def _work_or_wait(self) -> bool:
         try:
             return await self.work()
         except Exception as error:
