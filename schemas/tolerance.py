@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, PrivateAttr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 T = TypeVar("T")
 
@@ -23,15 +23,16 @@ Tree = dict[str | int, "Tree | None"]
 class Tolerant(BaseModel):
     """A document as it was read. Fields that could not be read are absent."""
 
-    _unreadable_fields: tuple[str, ...] = PrivateAttr(default=())
+    # A private attribute of pydantic costs each document more than the reading of its fields.
+    __slots__ = ("_unreadable_fields",)
 
     @property
     def unreadable_fields(self) -> tuple[str, ...]:
         """Their names, sorted, as paths without the indexes of arrays."""
-        return self._unreadable_fields
+        return getattr(self, "_unreadable_fields", ())
 
     def note_unreadable_fields(self, names: tuple[str, ...]) -> None:
-        self._unreadable_fields = names
+        object.__setattr__(self, "_unreadable_fields", names)
 
 
 def validated(validate: Callable[[Any], T], document: Any) -> tuple[T, tuple[str, ...]]:

@@ -241,7 +241,13 @@ def _read_table(data: bytes, position: int, depth: int) -> tuple[dict[str, objec
     fields: dict[str, object] = {}
     while position < end:
         name, position = _read_short(data, position)
-        fields[name], position = _read_value(data, position, depth)
+        if data[position] == _TEXT:
+            # Nearly every header. One beyond the end of the table is refused below.
+            (size,) = _LONG.unpack_from(data, position + 1)
+            begin, position = position + 5, position + 5 + size
+            fields[name] = data[begin:position].decode(errors="replace")
+        else:
+            fields[name], position = _read_value(data, position, depth)
     if position > end:
         raise ValueError("it is cut off")
     return fields, end
