@@ -164,6 +164,9 @@ def reading(part: Part, new: Collection[Event[PartEvent]]) -> Reading:
     written_off = [event.instant for event in new if event.payload.event_data.status == WRITTEN_OFF]
     first = min(written_off, default=_FOREVER)
     begins_earlier = first < (latest if since is None and not part.has_implausible else since or _FOREVER)
+    if begins_earlier:
+        # The next change was compared with the one before, also if the timestamp is implausible.
+        instants.add(first)
     return Reading(around=frozenset(instants), between=(first, since or _FOREVER) if begins_earlier else None)
 
 
