@@ -1,9 +1,9 @@
 """Validation that treats an unreadable optional field as absent, and names it."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, PrivateAttr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 T = TypeVar("T")
 
@@ -21,17 +21,18 @@ Tree = dict[str | int, "Tree | None"]
 
 
 class Tolerant(BaseModel):
-    """A document as it was read. Fields that could not be read are absent."""
+    """A document as it was read. Fields that could not be read are absent.
 
-    _unreadable_fields: tuple[str, ...] = PrivateAttr(default=())
+    `unreadable_fields` are their names, sorted, as paths without the indexes of arrays. Nearly every document
+    has the empty default. A private attribute would take longer than half of the validation.
+    """
 
-    @property
-    def unreadable_fields(self) -> tuple[str, ...]:
-        """Their names, sorted, as paths without the indexes of arrays."""
-        return self._unreadable_fields
+    unreadable_fields: ClassVar[tuple[str, ...]] = ()
 
     def note_unreadable_fields(self, names: tuple[str, ...]) -> None:
-        self._unreadable_fields = names
+        if names:
+            # As `functools.cached_property` does it. The names take no part in comparisons.
+            self.__dict__["unreadable_fields"] = names
 
 
 def validated(validate: Callable[[Any], T], document: Any) -> tuple[T, tuple[str, ...]]:

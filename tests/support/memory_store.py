@@ -23,6 +23,11 @@ class NoConnection:
         raise AssertionError("the store has no database")
 
 
+def identity_of(event: Event[Any]) -> tuple[object, ...]:
+    """Two events are the same if these are equal."""
+    return event.event_id, event.payload, event.payload.unreadable_fields
+
+
 def _key(finding: Finding) -> tuple[object, ...]:
     return (finding.kind, finding.entity_id, finding.event_id)
 
@@ -46,7 +51,7 @@ class Store:
         new: dict[Any, Event[Any]] = {}
         corrected: dict[Any, Event[Any]] = {}
         for event in batch:
-            identity = (event.event_id, event.payload)
+            identity = identity_of(event)
             logged = self.log.get(identity)
             # The copy that was received first counts.
             if logged is None:
