@@ -8,7 +8,8 @@ from typing import Any
 from consumers.effects import Effects, apply_events, correct
 from consumers.family import Communication, Connection, Event, Finding
 from consumers.inventory import sequence
-from consumers.inventory.decide import Part, reading, with_history, with_nearby
+from consumers.inventory.earlier_events import reading, with_history, with_nearby
+from consumers.inventory.part import Part
 from consumers.inventory.summary import summarized, summary_of
 from consumers.registry import AnyFamily
 from schemas.changes import Change
