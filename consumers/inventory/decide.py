@@ -67,7 +67,9 @@ def decide(part: Part | None, event: Event[PartEvent]) -> Decision[Part]:
         after_findings = [
             finding for finding in after_findings if finding not in before_findings or _key(finding) in again
         ]
-    findings = (*after_findings, *_status_findings(event, report), *implausible(event))
+    findings = (*after_findings, *_status_findings(event, report))
+    if not report.is_plausible:
+        findings += implausible(event)
     return Decision(after, rules, findings, withdrawn)
 
 
@@ -124,10 +126,8 @@ def _after(part: Part, report: StatusReport) -> tuple[Part, tuple[Rule, ...]]:
         known=known,
         nearby=inserted(part.nearby, Step.of(report)) if report.is_plausible else part.nearby,
     )
-    return with_derived_values(after), (rule,) if external_id == part.external_id else (
-        rule,
-        Rule.EXTERNAL_ID,
-    )
+    rules = (rule,) if external_id == part.external_id else (rule, Rule.EXTERNAL_ID)
+    return with_derived_values(after), rules
 
 
 def _weighed(part: Part, report: StatusReport, before: Reports, known: Reports) -> tuple[StatusChange, Rule]:

@@ -13,8 +13,7 @@ class Received(NamedTuple):
     received_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Reports:
+class Reports(NamedTuple):
     """What the status of a part with implausible timestamps is decided from, out of any number of events.
 
     - `newest`: the newest plausible change, with the last of its receptions.
@@ -37,7 +36,7 @@ class Reports:
             )
         if change.status == IN_WAREHOUSE:
             return self
-        return replace(self, warning=change if self.warning is None else max(self.warning, change))
+        return self._replace(warning=change if self.warning is None else max(self.warning, change))
 
 
 def _by_reception(received: Received) -> tuple[datetime, StatusChange]:
