@@ -312,6 +312,14 @@ TABLE = (
         "tests/unit/test_late_events.py::test_the_cost_of_an_event_does_not_grow_with_the_events_before_it",
     ),
     Mutant(
+        "an implausible written_off reads no neighbours",
+        "consumers/inventory/earlier_events.py",
+        "            instants.add(first)\n            between = (first, since or FOREVER)\n    return",
+        "            between = (first, since or FOREVER)\n    return",
+        "tests/unit/test_late_events.py::"
+        "test_written_off_with_an_implausible_timestamp_withdraws_the_finding_of_the_change_after_it",
+    ),
+    Mutant(
         "the neighbour before a late event is any earlier event",
         "consumers/inventory/store.py",
         "        ORDER BY occurred_at DESC\n",
