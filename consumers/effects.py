@@ -1,6 +1,6 @@
 """How a batch of a family's events changes its rows, and what else follows from them."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -81,11 +81,13 @@ async def apply_events(
             if record_changes:
                 changes += state_changes(family, event, before, decision.state)
         states[key] = decision.state
-        withdrawn.difference_update(decision.findings)
-        withdrawn.update(decision.withdrawn)
-        findings.difference_update(decision.withdrawn)
-        findings.update(decision.findings)
-        findings.update(_unreadable_field_findings(event))
+        if decision.withdrawn or decision.findings:
+            withdrawn.difference_update(decision.findings)
+            withdrawn.update(decision.withdrawn)
+            findings.difference_update(decision.withdrawn)
+            findings.update(decision.findings)
+        if event.payload.unreadable_fields:
+            findings.add(_unreadable_fields(event))
         communications += decision.communications
         if record_changes:
             changes += map(communication_change, decision.communications)
@@ -105,15 +107,12 @@ async def apply_events(
     )
 
 
-def _unreadable_field_findings(event: Event[P]) -> Iterator[Finding]:
+def _unreadable_fields(event: Event[P]) -> Finding:
     payload = event.payload
     unreadable = payload.unreadable_fields
-    if unreadable:
-        more = f" and {len(unreadable) - MOST_NAMED} more" if len(unreadable) > MOST_NAMED else ""
-        message = (
-            f"treated as absent, because it could not be read: {', '.join(unreadable[:MOST_NAMED])}{more}"
-        )
-        yield Finding("odd_field", payload.entity_id, event.event_id, message)
+    more = f" and {len(unreadable) - MOST_NAMED} more" if len(unreadable) > MOST_NAMED else ""
+    message = f"treated as absent, because it could not be read: {', '.join(unreadable[:MOST_NAMED])}{more}"
+    return Finding("odd_field", payload.entity_id, event.event_id, message)
 
 
 async def correct(
@@ -148,7 +147,9 @@ async def correct(
         decision = family.decide(recomputed.get(key), event)
         recomputed[key] = decision.state
         findings.difference_update(decision.withdrawn)
-        findings.update(decision.findings, _unreadable_field_findings(event))
+        findings.update(decision.findings)
+        if event.payload.unreadable_fields:
+            findings.add(_unreadable_fields(event))
         communications += decision.communications
 
     changes: list[Change] = []

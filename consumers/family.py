@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from consumers.details import Details
@@ -112,8 +112,7 @@ class Communication:
     occurred_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Decision(Generic[S]):
+class Decision(NamedTuple, Generic[S]):
     """The state after an event, the rules that led to it, and what else follows from the event.
 
     Each family lists its rules in an enum, whose values are the sentences that people read. Several rules

@@ -1,7 +1,7 @@
 """Requests to Ovoko that a part's events require."""
 
 from consumers.family import Event
-from consumers.inventory.decide import Part
+from consumers.inventory.part import Part
 from schemas.actions import PART_DETAILS, Action, PartDetailsRequest
 from schemas.ovoko import PartEvent
 

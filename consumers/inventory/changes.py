@@ -1,6 +1,6 @@
 """The changes of a part that are published to subscribers."""
 
-from consumers.inventory.decide import Part
+from consumers.inventory.part import Part
 from consumers.inventory.status import SOLD, is_documented
 from schemas.changes import PartState
 

@@ -1,23 +1,16 @@
 """Decides a part's status, and reports unusual sequences of statuses."""
 
-from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import reduce
-from typing import NamedTuple
 from uuid import UUID
 
 from consumers.family import Decision, Event, Finding, implausible
-from consumers.inventory import sequence
+from consumers.inventory.part import Part, Received, Reports, with_derived_values
 from consumers.inventory.sequence import (
     Context,
     Step,
-    Steps,
     affected,
     inserted,
-    is_crowded,
     sequence_findings,
 )
 from consumers.inventory.status import (
@@ -29,8 +22,7 @@ from consumers.inventory.status import (
 )
 from schemas.ovoko import PartEvent
 
-_NEVER = datetime.min.replace(tzinfo=UTC)
-_FOREVER = datetime.max.replace(tzinfo=UTC)
+FOREVER = datetime.max.replace(tzinfo=UTC)
 
 UNDOCUMENTED_STATUS = "undocumented_status"
 
@@ -48,189 +40,6 @@ class Rule(StrEnum):
     IMPLAUSIBLE_STANDS = "an implausible timestamp: its status stands until a plausible one is received later"
     PLAUSIBLE_OVERRULES = "a plausible status overrules the implausible one"
     EXTERNAL_ID = "the newest event that names the merchant's own id sets it"
-
-
-class Received(NamedTuple):
-    change: StatusChange
-    received_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Reports:
-    """What the status of a part with implausible timestamps is decided from, out of any number of events.
-
-    - `newest`: the newest plausible change, with the last of its receptions.
-    - `last`: the plausible change that was received last.
-    - `warning`: the last implausible change that speaks against selling; it counts from its reception.
-    """
-
-    newest: Received | None = None
-    last: Received | None = None
-    warning: StatusChange | None = None
-
-    def adding(self, report: StatusReport) -> "Reports":
-        change = report.change
-        if report.is_plausible:
-            received = Received(change, report.received_at)
-            return Reports(
-                received if self.newest is None else max(self.newest, received),
-                received if self.last is None else max(self.last, received, key=_by_reception),
-                self.warning,
-            )
-        if change.status == IN_WAREHOUSE:
-            return self
-        return replace(self, warning=change if self.warning is None else max(self.warning, change))
-
-
-def _by_reception(received: Received) -> tuple[datetime, StatusChange]:
-    return received.received_at, received.change
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part's row, and what is known of its earlier events.
-
-    - `latest`: the change that its status comes from.
-    - `has_implausible`: whether any of its events has an implausible timestamp.
-    - `written_off_since`: the first instant at which it was written off.
-    - `is_crowded`: whether it has more events at the instant of `latest` than can be ordered. Not set if it
-      was written off or has implausible timestamps, because nothing depends on it then.
-    - `reports`: only if it has implausible timestamps and was not written off.
-    - `is_current`: False if the row lacks the values above, because an earlier release wrote it.
-    - `known`: the reports of all its events, if they are known.
-    - `nearby`: its plausible changes around those to come, and the newest one.
-    - `recomputed`: what all its events led to, if they were read; the row itself may say otherwise.
-    """
-
-    part_id: str
-    latest: StatusChange
-    external_id: str | None
-    external_id_at: datetime | None
-    revision: int = 0
-    has_implausible: bool = False
-    written_off_since: datetime | None = None
-    is_crowded: bool = False
-    reports: Reports | None = None
-    is_current: bool = True
-    known: Reports | None = field(default=None, compare=False)
-    nearby: Steps = field(default=(), compare=False)
-    recomputed: "Part | None" = field(default=None, compare=False)
-
-    @property
-    def is_written_off(self) -> bool:
-        return self.latest.status == WRITTEN_OFF
-
-    @property
-    def newest(self) -> StatusChange | None:
-        """The newest plausible change, if it is known."""
-        if not self.has_implausible:
-            return self.latest
-        return None if self.reports is None or self.reports.newest is None else self.reports.newest.change
-
-
-class Reading(NamedTuple):
-    """What new events of a part need to know of its earlier ones.
-
-    - `everything`: all events.
-    - `around`: the plausible events at these instants and, of those before and after, the nearest instants.
-    - `between`: the plausible events that are later than the first of two instants, up to the second one.
-    """
-
-    everything: bool = False
-    around: frozenset[datetime] = frozenset()
-    between: tuple[datetime, datetime] | None = None
-
-
-def reading(part: Part, new: Collection[Event[PartEvent]]) -> Reading:
-    """What `decide` needs. The cost per event does not grow with the number of earlier events.
-
-    All of them are read once if the row is of an earlier release, and once when the first event with an
-    implausible timestamp comes. An event that writes a part off earlier than known changes the findings of
-    all events up to then: each event is read for that at most once. If the id of an event that is read here
-    was used for another event, too, all are read: a finding of one of them must outlive that of the other.
-    """
-    if not part.is_current:
-        return Reading(everything=True)
-    if not part.is_written_off and part.reports is None and not all(event.is_plausible for event in new):
-        return Reading(everything=True)
-    since, latest = part.written_off_since, part.latest.occurred_at
-    instants = {event.instant for event in new if event.is_plausible}
-    if since is not None:
-        # Whatever is later than that is after written_off, whatever its neighbours are.
-        instants = {instant for instant in instants if instant <= since}
-    elif not part.has_implausible:
-        crowded = _crowded(new) if len(new) > sequence.MOST_AT_ONCE else ()
-        instants = {instant for instant in instants if instant <= latest or instant in crowded}
-    written_off = [event.instant for event in new if event.payload.event_data.status == WRITTEN_OFF]
-    first = min(written_off, default=_FOREVER)
-    begins_earlier = first < (latest if since is None and not part.has_implausible else since or _FOREVER)
-    return Reading(around=frozenset(instants), between=(first, since or _FOREVER) if begins_earlier else None)
-
-
-def _crowded(new: Iterable[Event[PartEvent]]) -> set[datetime]:
-    counted = Counter(event.instant for event in new if event.is_plausible)
-    return {instant for instant, count in counted.items() if count > sequence.MOST_AT_ONCE}
-
-
-def with_nearby(part: Part, logged: Iterable[Event[PartEvent]], new: Iterable[Event[PartEvent]] = ()) -> Part:
-    """The part with its earlier events that were read. The log holds the new events too."""
-    newest = part.newest
-    nearby = _steps(logged)
-    if nearby:
-        counted = Counter(nearby)
-        counted.subtract(_steps(new))
-        nearby = sorted(counted.elements())
-    if newest is not None and all(step.change != newest for step in nearby):
-        # The month that has its event may have been dropped from the log.
-        nearby = sorted([*nearby, Step(newest, is_observed=False)])
-    return replace(part, known=part.reports, nearby=tuple(nearby))
-
-
-def _steps(events: Iterable[Event[PartEvent]]) -> list[Step]:
-    return [Step.of(StatusReport.of(event)) for event in events if event.is_plausible]
-
-
-def with_history(part: Part, logged: Iterable[Event[PartEvent]], new: Collection[Event[PartEvent]]) -> Part:
-    """The part with all its earlier events. The log holds the new events too."""
-
-    def is_trusted(instant: datetime) -> bool:
-        # An earlier release may have taken it from an implausible timestamp.
-        return part.is_current or all(event.accepts(instant) for event in new)
-
-    counted = Counter(map(StatusReport.of, logged))
-    counted.subtract(map(StatusReport.of, new))
-    reports = list(counted.elements())
-    latest = part.latest
-    if all(
-        (report.change.event_id, report.change.status) != (latest.event_id, latest.status)
-        for report in reports
-    ):
-        # Months that were dropped from the log are missing here, but the latest change is always known.
-        is_plausible = is_trusted(latest.occurred_at)
-        received_at = latest.occurred_at if is_plausible else _NEVER
-        reports.append(StatusReport(latest, received_at, is_plausible, is_observed=False, external_id=None))
-    named = [(one.change.occurred_at, one.external_id) for one in reports if one.external_id is not None]
-    at = part.external_id_at
-    if at is not None and part.external_id is not None and (not named or is_trusted(at)):
-        named.append((at, part.external_id))
-    named_at, external_id = max(named, default=(None, None))
-    known = reduce(Reports.adding, reports, Reports())
-    written_off = [report.change for report in reports if report.change.status == WRITTEN_OFF]
-    latest = max(written_off) if written_off else _standing(known)[0] or max(one.change for one in reports)
-    recomputed = _summarized(
-        Part(
-            part.part_id,
-            latest,
-            external_id,
-            named_at,
-            part.revision,
-            has_implausible=part.has_implausible or not all(report.is_plausible for report in reports),
-            written_off_since=min(written_off).occurred_at if written_off else None,
-            known=known,
-            nearby=tuple(sorted(Step.of(report) for report in reports if report.is_plausible)),
-        )
-    )
-    return replace(part, recomputed=recomputed)
 
 
 def decide(part: Part | None, event: Event[PartEvent]) -> Decision[Part]:
@@ -258,7 +67,9 @@ def decide(part: Part | None, event: Event[PartEvent]) -> Decision[Part]:
         after_findings = [
             finding for finding in after_findings if finding not in before_findings or _key(finding) in again
         ]
-    findings = (*after_findings, *_status_findings(event), *implausible(event))
+    findings = (*after_findings, *_status_findings(event, report))
+    if not report.is_plausible:
+        findings += implausible(event)
     return Decision(after, rules, findings, withdrawn)
 
 
@@ -269,7 +80,7 @@ def _key(finding: Finding) -> tuple[str, UUID | None]:
 
 def _first(part_id: str, report: StatusReport) -> Part:
     change, external_id = report.change, report.external_id
-    return _summarized(
+    return with_derived_values(
         Part(
             part_id,
             change,
@@ -315,22 +126,13 @@ def _after(part: Part, report: StatusReport) -> tuple[Part, tuple[Rule, ...]]:
         known=known,
         nearby=inserted(part.nearby, Step.of(report)) if report.is_plausible else part.nearby,
     )
-    return _summarized(after), (rule,) if external_id == part.external_id else (rule, Rule.EXTERNAL_ID)
-
-
-def _summarized(part: Part) -> Part:
-    """The part with those values of its row that depend on `known` and `nearby`."""
-    if part.is_written_off:
-        return replace(part, is_crowded=False, reports=None)
-    if part.has_implausible:
-        return replace(part, is_crowded=False, reports=part.known)
-    crowded = part.is_crowded or is_crowded(part.nearby, part.latest.occurred_at)
-    return replace(part, is_crowded=True) if crowded else part
+    rules = (rule,) if external_id == part.external_id else (rule, Rule.EXTERNAL_ID)
+    return with_derived_values(after), rules
 
 
 def _weighed(part: Part, report: StatusReport, before: Reports, known: Reports) -> tuple[StatusChange, Rule]:
     """The status of a part with implausible timestamps."""
-    latest, rule = _standing(known)
+    latest, rule = standing(known)
     if latest is None:
         return _latest(part.latest, report.change)
     if known.warning is not None:
@@ -342,7 +144,7 @@ def _weighed(part: Part, report: StatusReport, before: Reports, known: Reports) 
     return _latest(before.newest.change, report.change)
 
 
-def _standing(known: Reports) -> tuple[StatusChange | None, Rule]:
+def standing(known: Reports) -> tuple[StatusChange | None, Rule]:
     """The change that determines the status. None if all are implausible, and none speaks against selling."""
     newest, last, warning = known.newest, known.last, known.warning
     if warning is None:
@@ -360,21 +162,24 @@ def _sequences(part: Part, after: Part, report: StatusReport) -> tuple[list[Find
     before_since, after_since = part.written_off_since, after.written_off_since
     if not report.is_plausible and before_since == after_since:
         return [], []
-    until = None if before_since == after_since else before_since or _FOREVER
+    until = None if before_since == after_since else before_since or FOREVER
     crowded_at = part.latest.occurred_at if part.is_crowded else None
     before_context = Context(part.part_id, before_since, crowded_at)
-    after_context = Context(part.part_id, after_since, crowded_at)
+    after_context = before_context._replace(written_off_since=after_since) if until else before_context
 
-    begin, end, later_than = affected(part.nearby, report.change.occurred_at, until)
-    more = len(after.nearby) - len(part.nearby)
-    before_findings = list(sequence_findings(before_context, part.nearby[begin:end], later_than))
-    after_findings = list(sequence_findings(after_context, after.nearby[begin : end + more], later_than))
+    compared, begin, end = affected(part.nearby, report.change.occurred_at, until)
+    after_end = end + len(after.nearby) - len(part.nearby)
+    after_findings = sequence_findings(after_context, after.nearby[compared:after_end], begin - compared)
+    if begin == end:
+        # No known step is affected.
+        return [], after_findings
+    before_findings = sequence_findings(before_context, part.nearby[compared:end], begin - compared)
     if before_findings:
         withdrawn = {finding.event_id for finding in before_findings if finding not in after_findings}
         if sum(step.change.event_id in withdrawn for step in part.nearby) > len(withdrawn):
             # Another event with the same id may have the same finding: all are known then, see `reading`.
-            before_findings = list(sequence_findings(before_context, part.nearby))
-            after_findings = list(sequence_findings(after_context, after.nearby))
+            before_findings = sequence_findings(before_context, part.nearby)
+            after_findings = sequence_findings(after_context, after.nearby)
     return before_findings, after_findings
 
 
@@ -403,8 +208,8 @@ def _newer_external_id(part: Part, report: StatusReport) -> tuple[str | None, da
     return known, known_at
 
 
-def _status_findings(event: Event[PartEvent]) -> tuple[Finding, ...]:
-    data = event.payload.event_data
-    if is_documented(data.status):
+def _status_findings(event: Event[PartEvent], report: StatusReport) -> tuple[Finding, ...]:
+    status = report.change.status
+    if is_documented(status):
         return ()
-    return (Finding(UNDOCUMENTED_STATUS, data.part_id, event.event_id, f"status {data.status}"),)
+    return (Finding(UNDOCUMENTED_STATUS, event.payload.entity_id, event.event_id, f"status {status}"),)

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -62,29 +62,25 @@ def is_crowded(steps: Sequence[Step], instant: datetime) -> bool:
     return len(steps) > MOST_AT_ONCE and count_at(steps, instant) > MOST_AT_ONCE
 
 
-class Affected(NamedTuple):
-    """The steps whose findings a change can add or withdraw: from `begin` to `end`, and later than `after`.
+def affected(steps: Steps, instant: datetime, until: datetime | None) -> tuple[int, int, int]:
+    """The steps whose findings a change at an instant can add or withdraw.
 
-    The steps at `after`, the instant before, are there because later ones are compared with them.
+    These are the steps at its instant, at the next one, and all up to `until`. The first of three positions
+    is where the steps at the instant before begin, with which they are compared; the others are where the
+    affected steps begin and end.
     """
-
-    begin: int
-    end: int
-    after: datetime | None
-
-
-def affected(steps: Steps, instant: datetime, until: datetime | None) -> Affected:
-    """What a change at an instant affects: its instant, the next one, and all up to `until`."""
-    begin = low = bisect_left(steps, instant, key=instant_of)
-    after = instant_of(steps[low - 1]) if low else None
-    while begin and instant_of(steps[begin - 1]) == after:
-        begin -= 1
-    end = _end_of_instant(steps, low, instant)
+    compared = begin = bisect_left(steps, instant, key=instant_of)
+    before = instant_of(steps[begin - 1]) if begin else None
+    while compared and instant_of(steps[compared - 1]) == before:
+        compared -= 1
+    end = begin
+    if end < len(steps):
+        end = _end_of_instant(steps, end, instant)
     if end < len(steps):
         end = _end_of_instant(steps, end, instant_of(steps[end]))
     if until is not None:
         end = max(end, bisect_right(steps, until, key=instant_of))
-    return Affected(begin, end, after)
+    return compared, begin, end
 
 
 def _end_of_instant(steps: Steps, begin: int, instant: datetime) -> int:
@@ -94,33 +90,38 @@ def _end_of_instant(steps: Steps, begin: int, instant: datetime) -> int:
     return end
 
 
-def sequence_findings(
-    context: Context, steps: Sequence[Step], after: datetime | None = None
-) -> Iterator[Finding]:
-    """Findings about the steps that are later than `after`."""
-    is_observed: dict[StatusChange, bool] = {}
-    for change, observed in steps:
-        is_observed[change] = observed and is_observed.get(change, True)
+def sequence_findings(context: Context, steps: Sequence[Step], begin: int = 0) -> list[Finding]:
+    """Findings about sorted steps, from the position `begin` on."""
     counts = Counter(map(instant_of, steps)) if len(steps) > MOST_AT_ONCE else {}
+    findings: list[Finding] = []
     before: StatusChange | None = None
-    for change, observed in is_observed.items():
+    previous: StatusChange | None = None
+    for position, (change, is_observed) in enumerate(steps):
+        if change == previous:
+            # The same change again. If one of them was not observed, it was the first.
+            continue
+        previous = change
         instant = change.occurred_at
         is_ordered = counts.get(instant, 1) <= MOST_AT_ONCE and instant != context.crowded_at
-        if after is None or instant > after:
-            yield from _step_findings(context, before if is_ordered else None, change, observed)
+        if position >= begin:
+            finding = _finding(context, before if is_ordered else None, change, is_observed)
+            if finding is not None:
+                findings.append(finding)
         before = change if is_ordered else None
+    return findings
 
 
-def _step_findings(
+def _finding(
     context: Context, before: StatusChange | None, after: StatusChange, is_observed: bool
-) -> Iterator[Finding]:
+) -> Finding | None:
     """`before` is None if it is not known."""
     if after.status in (WRITTEN_OFF, NOT_LISTED):
         # A part can be written off, or disappear from the marketplace's list, in any status.
-        return
+        return None
     if context.written_off_since is not None and context.written_off_since < after.occurred_at:
         message = f"{after.status} after written_off"
-        yield Finding(AFTER_WRITTEN_OFF, context.part_id, after.event_id, message)
-    elif before is not None and not is_observed and not is_documented_step(before.status, after.status):
-        message = f"{before.status} became {after.status}"
-        yield Finding(UNDOCUMENTED_TRANSITION, context.part_id, after.event_id, message)
+        return Finding(AFTER_WRITTEN_OFF, context.part_id, after.event_id, message)
+    if before is None or is_observed or is_documented_step(before.status, after.status):
+        return None
+    message = f"{before.status} became {after.status}"
+    return Finding(UNDOCUMENTED_TRANSITION, context.part_id, after.event_id, message)

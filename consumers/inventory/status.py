@@ -73,7 +73,7 @@ class StatusReport(NamedTuple):
     @classmethod
     def of(cls, event: Event[PartEvent]) -> "StatusReport":
         payload = event.payload
-        is_observed = isinstance(payload, PartObserved)
+        is_observed = type(payload) is PartObserved
         return cls(
             StatusChange.of(event), event.received_at, event.is_plausible, is_observed, payload.merchants_id
         )

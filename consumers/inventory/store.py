@@ -10,8 +10,10 @@ from consumers.family import Connection, Event, Family, Table, write
 from consumers.inventory import sequence
 from consumers.inventory.actions import required_actions
 from consumers.inventory.changes import change_type, public_state
-from consumers.inventory.decide import Part, Reading, decide, reading, with_history, with_nearby
+from consumers.inventory.decide import decide
 from consumers.inventory.details import PartDetails, load_details
+from consumers.inventory.earlier_events import NOTHING, Reading, reading, with_history, with_nearby
+from consumers.inventory.part import Part
 from consumers.inventory.sequence import Step
 from consumers.inventory.status import StatusChange
 from consumers.inventory.summary import summarized, summary_of
@@ -111,7 +113,11 @@ async def load(connection: Connection, events: Sequence[Event[PartEvent]], *, lo
     tolerance = events[0].tolerance
     rows = await connection.fetch(LOCK_PARTS if lock else LOAD_PARTS, sorted(new), tolerance)
     parts = {row["part_id"]: _part(row) for row in rows}
-    readings = {part_id: reading(part, new[part_id]) for part_id, part in parts.items()}
+    readings = {
+        part_id: wanted
+        for part_id, part in parts.items()
+        if (wanted := reading(part, new[part_id])) is not NOTHING
+    }
     rows, reused = await _load_some(connection, readings, max(map(len, new.values())), tolerance)
     whole = {part_id for part_id, wanted in readings.items() if wanted.everything or part_id in reused}
     if whole:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import orjson
 
-from consumers.inventory.decide import Part, Received, Reports
+from consumers.inventory.part import Part, Received, Reports
 from consumers.inventory.status import StatusChange
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from consumers.family import Event
 from consumers.inventory import sequence, store
-from consumers.inventory.decide import Part, Reading
+from consumers.inventory.earlier_events import Reading
+from consumers.inventory.part import Part
 from consumers.inventory.store import INVENTORY
 from tests.support.applied_events import RECEIVED_AT, apply, database_of, in_batches, item
 from tests.support.events import claimed, instant, ovoko, part

@@ -299,24 +299,32 @@ TABLE = (
     ),
     Mutant(
         "an implausible timestamp wins",
-        "consumers/inventory/decide.py",
+        "consumers/inventory/part.py",
         "        if report.is_plausible:\n            received = ",
         "        if True:\n            received = ",
         "tests/unit/test_receptions.py",
     ),
     Mutant(
         "a late event is not compared with its neighbours",
-        "consumers/inventory/decide.py",
+        "consumers/inventory/earlier_events.py",
         "if instant <= latest or instant in crowded}\n",
         "if instant in crowded}\n",
         "tests/unit/test_late_events.py::test_neighbours_lead_to_the_same_as_all_events",
     ),
     Mutant(
         "a late event reads all events of its part",
-        "consumers/inventory/decide.py",
+        "consumers/inventory/earlier_events.py",
         "    if not part.is_current:\n",
         "    if True:\n",
         "tests/unit/test_late_events.py::test_the_cost_of_an_event_does_not_grow_with_the_events_before_it",
+    ),
+    Mutant(
+        "an implausible written_off reads no neighbours",
+        "consumers/inventory/earlier_events.py",
+        "            instants.add(first)\n            between = (first, since or FOREVER)\n    return",
+        "            between = (first, since or FOREVER)\n    return",
+        "tests/unit/test_late_events.py::"
+        "test_written_off_with_an_implausible_timestamp_withdraws_the_finding_of_the_change_after_it",
     ),
     Mutant(
         "the neighbour before a late event is any earlier event",

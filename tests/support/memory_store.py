@@ -8,7 +8,8 @@ from typing import Any
 from consumers.effects import Effects, apply_events, correct
 from consumers.family import Communication, Connection, Event, Finding
 from consumers.inventory import sequence
-from consumers.inventory.decide import Part, reading, with_history, with_nearby
+from consumers.inventory.earlier_events import reading, with_history, with_nearby
+from consumers.inventory.part import Part
 from consumers.inventory.summary import summarized, summary_of
 from consumers.registry import AnyFamily
 from schemas.changes import Change
@@ -21,6 +22,11 @@ class NoConnection:
 
     async def execute(self, query: str, *args: object) -> str:
         raise AssertionError("the store has no database")
+
+
+def identity_of(event: Event[Any]) -> tuple[object, ...]:
+    """Two events are the same if these are equal."""
+    return event.event_id, event.payload, event.payload.unreadable_fields
 
 
 def _key(finding: Finding) -> tuple[object, ...]:
@@ -46,7 +52,7 @@ class Store:
         new: dict[Any, Event[Any]] = {}
         corrected: dict[Any, Event[Any]] = {}
         for event in batch:
-            identity = (event.event_id, event.payload)
+            identity = identity_of(event)
             logged = self.log.get(identity)
             # The copy that was received first counts.
             if logged is None:

@@ -21,7 +21,7 @@ from schemas.event_schema import Payload
 from schemas.events import OBSERVATIONS, routing_key_of
 from tests.support import events
 from tests.support.feed import last_states
-from tests.support.memory_store import Store
+from tests.support.memory_store import Store, identity_of
 
 SECONDS = st.integers(0, 4)
 # In seconds from the reception; events beyond the tolerance are implausible.
@@ -217,7 +217,7 @@ def _first_receptions(copies: Sequence[Event[Any]]) -> list[Event[Any]]:
     """Each event once, with its first reception."""
     first: dict[Any, Event[Any]] = {}
     for copy in sorted(copies, key=lambda one: one.received_at):
-        first.setdefault((copy.event_id, copy.payload), copy)
+        first.setdefault(identity_of(copy), copy)
     return list(first.values())
 
 

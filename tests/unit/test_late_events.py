@@ -78,6 +78,23 @@ def test_neighbours_lead_to_the_same_as_all_events(
     assert of_sequences(by_neighbours) == findings_of_everything(by_neighbours)
 
 
+@pytest.mark.parametrize("sold_at", [5, 7])
+def test_written_off_with_an_implausible_timestamp_withdraws_the_finding_of_the_change_after_it(
+    sold_at: int,
+) -> None:
+    """The finding compared that change with one before written_off."""
+    store = after(
+        [
+            [claimed(part("sold", sold_at), "sold", 7)],
+            [claimed(part("reserved", FAR), "far", 7)],
+            [claimed(part("in_warehouse", 9), "in_warehouse", 9)],
+            [claimed(part("written_off", FAR), "written_off", 7)],
+        ]
+    )
+
+    assert [finding.message for finding in of_sequences(store)] == ["in_warehouse after written_off"]
+
+
 def late(status: str, second: float) -> Event[Any]:
     return claimed(part(status, second), f"{status} {second}", 1000)
 
