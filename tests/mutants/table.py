@@ -272,9 +272,16 @@ TABLE = (
     Mutant(
         "a write to a connection that just closed raises",
         "worker/amqp/tap.py",
-        "        except RuntimeError:\n",
+        "        except ConnectionError:\n",
         "        except ZeroDivisionError:\n",
         "tests/unit/test_tap.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
+    ),
+    Mutant(
+        "the client library overtakes messages that wait to be written",
+        "worker/amqp/tap.py",
+        "        self._write_waiting()\n        super().write(data)\n",
+        "        super().write(data)\n",
+        "tests/unit/test_tap.py::test_messages_are_written_together_and_nothing_overtakes_them",
     ),
     Mutant(
         "the circuit breaker never opens",
