@@ -17,6 +17,7 @@ from pydantic import (
     ValidationError,
 )
 
+from schemas.event_schema import EventIds
 from schemas.events import OBSERVED_TYPES
 from schemas.registry import Provider
 from schemas.trace_context import (
@@ -170,6 +171,32 @@ class Envelope(BaseModel):
         """The headers as AMQP carries them: strings and integers."""
         fields = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         return {name: value for name, value in fields.items() if isinstance(value, str | int)}
+
+
+def headers_of_new(
+    provider: Provider,
+    event_type: str,
+    ids: EventIds,
+    received_at: datetime,
+    provenance: Provenance,
+    reason: str | None = None,
+) -> dict[str, str | int]:
+    """The headers of an event that is published for the first time, as `Envelope.to_headers` writes them.
+
+    Nothing in them needs validation.
+    """
+    headers: dict[str, str | int] = {
+        "x-event-type": event_type,
+        "x-provider": provider.value,
+        "x-event-id": str(ids.event_id),
+        "x-content-id": str(ids.content_id),
+        "x-received-at": received_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "x-attempt": 1,
+    }
+    if reason is not None:
+        headers["x-reason"] = reason
+    headers["x-provenance"] = provenance.value
+    return headers
 
 
 # The fields that are evidence alone: they take part in no decision.

@@ -34,6 +34,14 @@ async def test_a_request_is_answered_as_its_bytes_deserve_and_stored_if_it_is_wh
         assert [message.body for message in at_once.stored.messages] == [EVENT]
 
 
+async def test_a_body_whose_rest_does_not_arrive_is_too_slow() -> None:
+    async with server(body_timeout=0.3) as running, client(running.port) as sender:
+        sender.writer.write(head(SECRET, f"Content-Length: {len(EVENT)}") + EVENT[:-1])
+
+        assert await sender.status() == 408
+    assert running.stored.messages == []
+
+
 async def test_a_malformed_request_is_answered_with_a_problem_and_the_connection_ends() -> None:
     async with server() as running, client(running.port) as sender:
         sender.writer.write(head(SECRET, "Content-Length: x") + EVENT)

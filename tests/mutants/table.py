@@ -279,9 +279,16 @@ TABLE = (
     Mutant(
         "a write to a connection that just closed raises",
         "worker/amqp/tap.py",
-        "        except RuntimeError:\n",
+        "        except ConnectionError:\n",
         "        except ZeroDivisionError:\n",
         "tests/unit/test_tap.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
+    ),
+    Mutant(
+        "the client library overtakes messages that wait to be written",
+        "worker/amqp/tap.py",
+        "        self._write_waiting()\n        super().write(data)\n",
+        "        super().write(data)\n",
+        "tests/unit/test_tap.py::test_messages_are_written_together_and_nothing_overtakes_them",
     ),
     Mutant(
         "the circuit breaker never opens",
@@ -482,6 +489,13 @@ TABLE = (
         "test_a_request_is_answered_as_its_bytes_deserve_and_stored_if_it_is_whole",
     ),
     Mutant(
+        "a body that is still arriving has no deadline",
+        "worker/ingest/http_body.py",
+        "        return self._is_complete\n",
+        "        return True\n",
+        "tests/integration/test_http_server.py::test_a_body_whose_rest_does_not_arrive_is_too_slow",
+    ),
+    Mutant(
         "the last value of a repeated header counts",
         "worker/ingest/http_messages.py",
         'f"{headers[name]}, {value}" if name in headers else value',
@@ -500,7 +514,7 @@ TABLE = (
     Mutant(
         "a request that arrived whole is closed for another connection",
         "worker/ingest/http_connection.py",
-        "        return self._current is None or not self._current.body.is_complete\n",
+        "        return self._current is None or not self._current.body.is_whole()\n",
         "        return True\n",
         "tests/integration/test_ingest_limits.py::"
         "test_a_complete_request_is_answered_with_any_number_of_connections",

@@ -1,14 +1,18 @@
 """The intake of a body: authentication, routing or quarantine, and removal of secrets."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from schemas.envelope import UNHANDLED, Envelope, Provenance
+from schemas.envelope import UNHANDLED, Envelope, Provenance, headers_of_new
+from schemas.event_schema import EventIds
 from schemas.events import parse
 from schemas.registry import Provider
 from tests.support import events
@@ -28,6 +32,7 @@ from worker.intake.intake import (
 from worker.marketplaces.buyback.marketplace import BANK_DETAILS
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+NEPAL = timezone(timedelta(hours=5, minutes=45))
 TOKEN = "the-token-0123456789"
 TOKENS = (SecretStr("the-old-token-012345"), SecretStr(TOKEN))
 ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
@@ -44,6 +49,23 @@ PAID: dict[str, Any] = {
         order={"id": "o1", "customerInformation": CUSTOMER},
     ),
 }
+
+
+@given(
+    st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.sampled_from([UTC, NEPAL])),
+    st.sampled_from(Provenance),
+    st.none() | st.just(UNHANDLED),
+)
+def test_the_headers_of_a_new_event_are_those_that_its_envelope_writes(
+    received_at: datetime, provenance: Provenance, reason: str | None
+) -> None:
+    ids = EventIds(UUID(int=1), UUID(int=2))
+    headers = headers_of_new(Provider.OVOKO, "order.created", ids, received_at, provenance, reason)
+    envelope = Envelope.from_headers(headers)
+
+    assert (envelope.event_id, envelope.content_id) == (ids.event_id, ids.content_id)
+    assert (envelope.received_at, envelope.provenance, envelope.reason) == (received_at, provenance, reason)
+    assert list(headers.items()) == list(envelope.to_headers().items())
 
 
 def ovoko(document: object) -> Accepted:

@@ -38,6 +38,7 @@ from worker.amqp.tap import (
     MessageReturned,
     Nacked,
     TappedReader,
+    TappedWriter,
 )
 from worker.amqp.transport import TappedConnection
 
@@ -247,8 +248,10 @@ def test_a_publish_over_a_connection_that_just_closed_is_lost() -> None:
         # uvloop would wait for an open server at its end, also after a failure.
         with closing(await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)) as server:
             transport, _ = await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
-            tap = ChannelTap(CHANNEL, transport.write, 1000)
+            tap = ChannelTap(CHANNEL, writer_to(transport).write_soon, 1000)
             written = publish(tap)
+            await asyncio.sleep(0)
+            waiting = publish(tap)
             transport.abort()
             await asyncio.sleep(0.01)
             with pytest.raises(RuntimeError):
@@ -258,10 +261,58 @@ def test_a_publish_over_a_connection_that_just_closed_is_lost() -> None:
                 await publish(tap)
 
             tap.close()
-            with pytest.raises(ChannelLost):
-                await written
+            for unconfirmed in (written, waiting):
+                with pytest.raises(ChannelLost):
+                    await unconfirmed
 
     uvloop.run(play())
+
+
+class Recorder(asyncio.Transport):
+    """Each write as the socket gets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self._is_closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self._is_closed
+
+    def close(self) -> None:
+        self._is_closed = True
+
+
+def writer_to(transport: asyncio.WriteTransport) -> TappedWriter:
+    loop = asyncio.get_running_loop()
+    reader = TappedReader(loop)
+    return TappedWriter(transport, asyncio.StreamReaderProtocol(reader, loop=loop), reader, loop)
+
+
+async def test_messages_are_written_together_and_nothing_overtakes_them() -> None:
+    recorder = Recorder()
+    writer = writer_to(recorder)
+    writer.write_soon(b"message 1 ")
+    writer.write_soon(b"message 2 ")
+    waiting = list(recorder.writes)
+    writer.write(b"close of the channel")
+    writer.write_soon(b"message 3 ")
+    await asyncio.sleep(0)
+    writer.write_soon(b"message 4 ")
+    writer.write_soon(b"message 5 ")
+    await asyncio.sleep(0)
+    writer.close()
+
+    assert waiting == []
+    assert recorder.writes == [
+        b"message 1 message 2 ",
+        b"close of the channel",
+        b"message 3 ",
+        b"message 4 message 5 ",
+    ]
 
 
 async def test_a_connection_that_could_not_be_opened_is_forgotten_in_silence(

@@ -92,11 +92,12 @@ class Channel:
         await self._confirmed(asyncio.gather(*confirms))
 
     async def _confirmed(self, confirm: Awaitable[object]) -> None:
-        with translating():
-            try:
-                await confirm
-            except TimeoutError:
+        try:
+            await confirm
+        except BaseException as error:
+            if isinstance(error, TimeoutError):
                 self._note_silence()
+            with translating():
                 raise
 
     def _publish(self, message: Message, deadline: float, *, mandatory: bool) -> asyncio.Future[None]:

@@ -220,19 +220,17 @@ def _read_short(data: bytes, position: int) -> tuple[str, int]:
 
 
 def _table(headers: Mapping[str, object]) -> bytes:
-    fields = b"".join(_field(name, value) for name, value in headers.items())
-    return _LONG.pack(len(fields)) + fields
-
-
-def _field(name: str, value: object) -> bytes:
-    match value:
-        case str():
+    fields = bytearray()
+    for name, value in headers.items():
+        fields += _name(name)
+        if isinstance(value, str):
             encoded = value.encode()
-            return _name(name) + b"S" + _LONG.pack(len(encoded)) + encoded
-        case int():
-            return _name(name) + b"l" + _SIGNED.pack(value)
-        case _:
+            fields += b"S" + _LONG.pack(len(encoded)) + encoded
+        elif isinstance(value, int):
+            fields += b"l" + _SIGNED.pack(value)
+        else:
             raise TypeError(f"{name}: our headers are strings and integers")
+    return _LONG.pack(len(fields)) + fields
 
 
 def _read_table(data: bytes, position: int, depth: int) -> tuple[dict[str, object], int]:

@@ -142,8 +142,8 @@ class ChannelTap:
         confirm = asyncio.get_running_loop().create_future()
         try:
             self._write(frames)
-        except RuntimeError:
-            # uvloop raises it for a connection that is closed; the client library notices a little later.
+        except ConnectionError:
+            # The client library notices a little later.
             confirm.set_exception(ChannelLost())
             return confirm
         self._published = tag
@@ -317,3 +317,35 @@ class TappedReader(asyncio.StreamReader):
         if now - self._heartbeat_at > HEARTBEAT_SECONDS:
             self._heartbeat_at = now
             super().feed_data(A_HEARTBEAT)
+
+
+class TappedWriter(asyncio.StreamWriter):
+    """A stream on which messages are written together. The order in which bytes were handed over remains.
+
+    Ten messages in one packet take both us and the broker less time than ten packets.
+    """
+
+    _waiting: list[bytes] | None = None
+
+    def write_soon(self, frames: bytes) -> None:
+        """Write frames after the callbacks that the event loop is about to call.
+
+        Raises:
+            ConnectionError: The connection is closed.
+        """
+        if self.transport.is_closing():
+            raise ConnectionError("the connection is closed")
+        if self._waiting is None:
+            self._waiting = []
+            asyncio.get_running_loop().call_soon(self._write_waiting)
+        self._waiting.append(frames)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._write_waiting()
+        super().write(data)
+
+    def _write_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        # uvloop raises for a closed connection. Its publishes fail when the client library notices the end.
+        if waiting is not None and not self.transport.is_closing():
+            super().write(b"".join(waiting))

@@ -10,7 +10,7 @@ from aiormq.connection import SSLContextProvider, TransportFactory
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
-from worker.amqp.tap import ChannelTap, TappedReader
+from worker.amqp.tap import ChannelTap, TappedReader, TappedWriter
 from worker.observability.resolver import connect
 
 # How long we wait for the broker to answer our close.
@@ -27,7 +27,7 @@ class TappedTransport(TransportFactory):
     def __init__(self) -> None:
         self.within: float | None = None
         self._reader: TappedReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._writer: TappedWriter | None = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Called once by the client library, with a complete `url`."""
@@ -55,14 +55,14 @@ class TappedTransport(TransportFactory):
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
         self._reader = reader = readers[-1]
-        self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        self._writer = TappedWriter(transport, protocol, reader, loop)
         return reader, self._writer
 
     def tap(self, channel: AbstractChannel, frame_max: int) -> ChannelTap:
         """Process the messages of an open channel without the client library."""
         assert self._reader is not None, "a channel is open over it"
         assert self._writer is not None, "a channel is open over it"
-        tap = ChannelTap(channel.number, self._writer.write, frame_max)
+        tap = ChannelTap(channel.number, self._writer.write_soon, frame_max)
         self._reader.tap(channel.number, tap)
         channel.closing.add_done_callback(lambda _: self._untap(channel.number, tap))
         return tap

@@ -1,5 +1,6 @@
 """Reads the body of a request within its size and its time, and within the memory for all bodies."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -36,19 +37,23 @@ class BodyReader:
         """
         chunks: list[bytes] = []
         began = monotonic()
-        timeout = self._deadlines.timeout(self._body_seconds(0, has_secret))
-        if not has_secret:
-            held.break_off = partial(self._deadlines.expire_now, timeout)
+        timeout = None
+        # A body that has arrived needs no deadline.
+        if not request.is_whole():
+            timeout = self._deadlines.timeout(self._body_seconds(0, has_secret))
+            if not has_secret:
+                held.break_off = partial(self._deadlines.expire_now, timeout)
         try:
-            async with timeout:
+            async with timeout or nullcontext():
                 async for chunk in request.body:
                     size = held.size + len(chunk)
                     if size > self.body_limit:
                         raise too_large(self.body_limit)
                     self.memory.resize(held, size)
                     chunks.append(chunk)
-                    left = self._body_seconds(size, has_secret) - (monotonic() - began)
-                    self._deadlines.postpone(timeout, left)
+                    if timeout is not None:
+                        left = self._body_seconds(size, has_secret) - (monotonic() - began)
+                        self._deadlines.postpone(timeout, left)
         except BodyIncomplete:
             raise incomplete() from None
         except TimeoutError:
@@ -57,7 +62,8 @@ class BodyReader:
             raise self._too_slow(has_secret) from None
         finally:
             held.break_off = None
-            self._deadlines.forget(timeout)
+            if timeout is not None:
+                self._deadlines.forget(timeout)
         if held.was_broken_off:
             raise NoRoom
         if held.size < int(request.headers.get("content-length", "0")):

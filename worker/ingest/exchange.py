@@ -19,13 +19,17 @@ def _nothing() -> None:
     pass
 
 
+def _no() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """`headers` has lower-case names; the values of a repeated header are joined by commas. It contains
     X-Forwarded-For and X-Request-Id only if a trusted proxy sent the request. `body` yields the chunks of the
     body, and raises BodyIncomplete. `client` is the address of the sender, for logs. `authenticated` is
     called once the request has presented every secret and signature that it needs. `is_from_proxy`: a trusted
-    proxy sent it.
+    proxy sent it. `is_whole` is true once the whole body has arrived.
     """
 
     method: str
@@ -35,6 +39,7 @@ class Request:
     client: str = "unknown"
     authenticated: Callable[[], None] = _nothing
     is_from_proxy: bool = False
+    is_whole: Callable[[], bool] = _no
 
 
 @dataclass(frozen=True, slots=True)

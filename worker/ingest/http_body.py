@@ -22,14 +22,14 @@ class Source(Protocol):
 class RequestBody:
     """An iterator over what arrives; it raises BodyIncomplete."""
 
-    __slots__ = ("_chunks", "_is_broken", "_source", "_waiter", "is_complete", "size")
+    __slots__ = ("_chunks", "_is_broken", "_is_complete", "_source", "_waiter", "size")
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._chunks: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
         self._is_broken = False
-        self.is_complete = False
+        self._is_complete = False
         self.size = 0
         """Bytes that were fed and not yet read."""
 
@@ -41,7 +41,7 @@ class RequestBody:
             self._wake()
 
     def complete(self) -> None:
-        self.is_complete = True
+        self._is_complete = True
         self._wake()
 
     def fail(self) -> None:
@@ -49,15 +49,19 @@ class RequestBody:
         self._is_broken = True
         self._wake()
 
+    def is_whole(self) -> bool:
+        """Whether no more of it is to arrive."""
+        return self._is_complete
+
     def __aiter__(self) -> "RequestBody":
         return self
 
     async def __anext__(self) -> bytes:
         """Raises: BodyIncomplete."""
-        while self.size < WAKING_BYTES and not (self.is_complete and self._chunks):
+        while self.size < WAKING_BYTES and not (self._is_complete and self._chunks):
             if self._is_broken:
                 raise BodyIncomplete
-            if self.is_complete:
+            if self._is_complete:
                 raise StopAsyncIteration
             self._source.invite_body()
             self._waiter = asyncio.get_running_loop().create_future()

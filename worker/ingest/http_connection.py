@@ -185,7 +185,7 @@ class Connection(asyncio.Protocol):
         client = self._shared.proxies.client(self._peer, head.headers)
         headers = self._shared.proxies.without_untrusted(self._peer, head.headers)
         request = Request(
-            head.method, head.path, headers, body, client, self.authenticate, is_from_proxy=self._is_proxy
+            head.method, head.path, headers, body, client, self.authenticate, self._is_proxy, body.is_whole
         )
         if self._can_write:
             self._shared.deadlines.forget(self)
@@ -280,7 +280,7 @@ class Connection(asyncio.Protocol):
         self._current = None
         if self._transport is None:
             return
-        is_whole = exchange.body.is_complete
+        is_whole = exchange.body.is_whole()
         closes = (
             not (exchange.keep_alive and is_whole)
             or CLOSE in response.headers
@@ -335,7 +335,7 @@ class Connection(asyncio.Protocol):
 
     def is_unfinished(self) -> bool:
         """Whether no request that arrived whole is still to be answered."""
-        return self._current is None or not self._current.body.is_complete
+        return self._current is None or not self._current.body.is_whole()
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from consumers.registry import FAMILY_OF
 from schemas import identity
-from schemas.envelope import UNHANDLED, Envelope, Provenance
+from schemas.envelope import UNHANDLED, Provenance, headers_of_new
 from schemas.event_schema import EventIds, NotIdentified
 from schemas.events import RESERVED_PREFIX, read_json, routing_key, webhook_models
 from schemas.registry import Provider
@@ -345,16 +345,9 @@ def _routed(
     received_at: datetime,
     provenance: Provenance,
 ) -> Accepted:
-    envelope = Envelope(
-        provider=provider,
-        event_type=event_type,
-        event_id=ids.event_id,
-        content_id=ids.content_id,
-        received_at=received_at,
-        recorded_provenance=provenance,
-    )
+    headers = headers_of_new(provider, event_type, ids, received_at, provenance)
     key = routing_key(provider, event_type)
-    message = Message(EVENTS, key, key, envelope.to_headers(), body)
+    message = Message(EVENTS, key, key, headers, body)
     return Accepted(ids.event_id, ids.content_id, message, FAMILY_OF[key])
 
 
@@ -368,17 +361,9 @@ def _unhandled(
 ) -> Accepted:
     """Goes through the quarantine, whose archiver recognizes it by its reason."""
     shown = shown_type(event_type)
-    envelope = Envelope(
-        provider=provider,
-        event_type=shown,
-        event_id=ids.event_id,
-        content_id=ids.content_id,
-        received_at=received_at,
-        reason=UNHANDLED,
-        recorded_provenance=Provenance.WEBHOOK,
-    )
+    headers = headers_of_new(provider, shown, ids, received_at, Provenance.WEBHOOK, UNHANDLED)
     key = quarantine_key(provider)
-    message = Message(EVENTS, key, key, envelope.to_headers(), body)
+    message = Message(EVENTS, key, key, headers, body)
     return Accepted(
         ids.event_id, ids.content_id, message, None, UNHANDLED, unhandled=routing_key(provider, shown)
     )
@@ -389,15 +374,8 @@ def _quarantined(
 ) -> Accepted:
     """`plain` is the body before anything in it was encrypted."""
     content_id = identity.content_hash_id(plain)
-    envelope = Envelope(
-        provider=provider,
-        event_type="",
-        event_id=content_id,
-        content_id=content_id,
-        received_at=received_at,
-        reason=reason,
-        recorded_provenance=Provenance.WEBHOOK,
-    )
+    ids = EventIds(content_id, content_id)
+    headers = headers_of_new(provider, "", ids, received_at, Provenance.WEBHOOK, reason)
     key = quarantine_key(provider)
-    message = Message(EVENTS, key, key, envelope.to_headers(), body)
+    message = Message(EVENTS, key, key, headers, body)
     return Accepted(content_id, content_id, message, None, reason)
