@@ -274,7 +274,7 @@ TABLE = (
         "worker/amqp/tap.py",
         "        except RuntimeError:\n",
         "        except ZeroDivisionError:\n",
-        "tests/unit/test_tap.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
+        "tests/unit/test_tap.py::test_a_publish_or_ack_over_a_connection_that_just_closed_is_lost",
     ),
     Mutant(
         "the circuit breaker never opens",
