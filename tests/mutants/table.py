@@ -281,7 +281,7 @@ TABLE = (
         "worker/amqp/tap.py",
         "        except ConnectionError:\n",
         "        except ZeroDivisionError:\n",
-        "tests/unit/test_tap.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
+        "tests/unit/test_tap.py::test_a_publish_or_ack_over_a_connection_that_just_closed_is_lost",
     ),
     Mutant(
         "the client library overtakes messages that wait to be written",
@@ -684,5 +684,35 @@ TABLE = (
         "        if made:\n",
         "        if False:\n",
         "tests/e2e/test_bulk_jobs.py::test_a_form_that_is_sent_twice_starts_one_job",
+    ),
+    Mutant(
+        "the last lines of a process wait for the pause of the log",
+        "worker/observability/stderr.py",
+        "            self._wake()\n            self._all_written",
+        "            self._all_written",
+        "tests/unit/test_stderr.py::"
+        "test_lines_of_a_pause_are_written_when_half_of_the_queue_is_full_or_at_the_end",
+    ),
+    Mutant(
+        "a log that is written fast is dropped because of the pause",
+        "worker/observability/stderr.py",
+        "QUEUE_BYTES // 2 if data else 0",
+        "QUEUE_BYTES if data else 0",
+        "tests/unit/test_stderr.py::"
+        "test_lines_of_a_pause_are_written_when_half_of_the_queue_is_full_or_at_the_end",
+    ),
+    Mutant(
+        "a line in the middle of a write waits forever",
+        "worker/observability/stderr.py",
+        "threading.RLock()",
+        "threading.Lock()",
+        "tests/unit/test_stderr.py::test_a_line_that_is_written_in_the_middle_of_a_write_waits_for_nothing",
+    ),
+    Mutant(
+        "a line that cannot be rendered ends the work",
+        "worker/observability/logging.py",
+        "partial(_render_safely, render)",
+        "render",
+        "tests/unit/test_logging.py::test_a_line_that_cannot_be_rendered_disturbs_nothing",
     ),
 )

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from worker.observability import stderr
 from worker.observability.stderr import QUEUE_BYTES, QueuedStream
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +30,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def read_until(reading: int, end: bytes) -> bytes:
     data = b""
     while end not in data:
+        assert select.select([reading], [], [], 60)[0], "nothing is written"
         piece = os.read(reading, 65_536)
         assert piece, "it was closed"
         data += piece
@@ -67,6 +70,68 @@ def test_lines_come_in_their_order_and_whole(pipe: tuple[int, int]) -> None:
         stream.write(line)
 
     assert read_until(reading, b"line 4999 \xe2\x98\x83\n").decode() == expected
+
+
+def test_lines_of_a_pause_are_written_when_half_of_the_queue_is_full_or_at_the_end(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stderr, "PAUSE_SECONDS", 600)
+    reading, writing = pipe
+    stream = QueuedStream(writing, lambda lines: None)
+    stream.write("first\n")
+    got = read_until(reading, b"first\n")
+    stream.write("x" * (QUEUE_BYTES // 2) + "\n")
+    got += read_until(reading, b"x\n")
+    stream.write("last\n")
+    stream.drain(10)
+    got += read_until(reading, b"last\n")
+
+    assert got == b"first\n" + b"x" * (QUEUE_BYTES // 2) + b"\nlast\n"
+
+
+def test_a_line_that_is_written_in_the_middle_of_a_write_waits_for_nothing(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the garbage collector or the handler of a signal does."""
+    reading, writing = pipe
+    stream = QueuedStream(writing, lambda lines: None)
+    start = QueuedStream._started
+
+    def interrupted(stream: QueuedStream) -> threading.Thread | None:
+        monkeypatch.setattr(QueuedStream, "_started", start)
+        stream.write("inner\n")
+        return start(stream)
+
+    monkeypatch.setattr(QueuedStream, "_started", interrupted)
+    writer = threading.Thread(target=stream.write, args=("outer\n",), daemon=True)
+    writer.start()
+    writer.join(10)
+
+    assert not writer.is_alive()
+    assert read_until(reading, b"inner\n") == b"outer\ninner\n"
+
+
+FORKING = """
+import os, sys
+from worker.observability.stderr import drain, install
+install(print)
+sys.stderr.write("parent\\n")
+drain()
+child = os.fork()
+sys.stderr.write("forked\\n")
+drain()
+if not child:
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_a_forked_process_writes_its_own_lines() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING], capture_output=True, timeout=60, check=False, cwd=ROOT
+    )
+
+    assert done.stderr == b"parent\nforked\nforked\n"
 
 
 PROGRAM = """

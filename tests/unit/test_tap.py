@@ -28,6 +28,7 @@ from worker.amqp.codec import (
     A_HEARTBEAT,
     LARGEST_PROPERTIES,
     Properties,
+    ack_frame,
     publish_frames,
     read_properties,
 )
@@ -91,6 +92,13 @@ def delivered(
     parts = [method, ContentHeader(body_size=len(body), properties=properties)]
     parts += [ContentBody(body[start : start + piece]) for start in range(0, len(body), piece)]
     return b"".join(pamqp.frame.marshal(part, CHANNEL) for part in parts)
+
+
+@given(st.integers(min_value=1, max_value=2**63 - 1), st.booleans())
+def test_an_ack_is_the_same_as_the_client_librarys(tag: int, is_multiple: bool) -> None:
+    theirs = pamqp.frame.marshal(Basic.Ack(delivery_tag=tag, multiple=is_multiple), CHANNEL)
+
+    assert ack_frame(CHANNEL, tag, is_multiple=is_multiple) == theirs
 
 
 @given(our_headers, st.binary(max_size=3000), short_text, short_text)
@@ -240,7 +248,7 @@ async def test_a_busy_stream_is_not_taken_for_a_dead_one() -> None:
     )
 
 
-def test_a_publish_over_a_connection_that_just_closed_is_lost() -> None:
+def test_a_publish_or_ack_over_a_connection_that_just_closed_is_lost() -> None:
     """The event loop has noticed the end and raises; the client library has not noticed yet."""
 
     async def play() -> None:
@@ -259,6 +267,8 @@ def test_a_publish_over_a_connection_that_just_closed_is_lost() -> None:
 
             with pytest.raises(ChannelLost):
                 await publish(tap)
+            with pytest.raises(ChannelLost):
+                tap.ack(1, is_multiple=True)
 
             tap.close()
             for unconfirmed in (written, waiting):

@@ -166,8 +166,7 @@ class Channel:
         Raises:
             BrokerUnavailable: It will be delivered again.
         """
-        with translating():
-            await self._channel.basic_ack(tag)
+        self._ack(tag, is_multiple=False)
 
     async def ack_up_to(self, tag: int) -> None:
         """Acknowledge every delivery up to this tag.
@@ -175,8 +174,14 @@ class Channel:
         Raises:
             BrokerUnavailable: All of them will be delivered again.
         """
+        self._ack(tag, is_multiple=True)
+
+    def _ack(self, tag: int, *, is_multiple: bool) -> None:
+        """Without waiting until it is sent: the prefetch limits how many acks can wait."""
+        if self._channel.is_closed:
+            raise BrokerUnavailable("not connected")
         with translating():
-            await self._channel.basic_ack(tag, multiple=True)
+            self._tap.ack(tag, is_multiple=is_multiple)
 
     def on_cancelled(self, callback: Callable[[], None]) -> None:
         """Call back when the broker ends a subscription, as it does when the queue is deleted."""

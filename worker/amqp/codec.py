@@ -142,6 +142,11 @@ def read_confirm(data: bytes, position: int) -> tuple[int, bool]:
     return delivery_tag, bool(data[position + 12] & 1)
 
 
+def ack_frame(channel: int, delivery_tag: int, *, is_multiple: bool) -> bytes:
+    """The ack of a delivery; `is_multiple` includes all earlier ones."""
+    return _frame(METHOD, channel, ACK + _LONG_LONG.pack(delivery_tag) + bytes([is_multiple]))
+
+
 def read_close(data: bytes, position: int) -> str:
     """Code and text of the method frame that closes a connection: `530 NOT_ALLOWED - …`."""
     code = int.from_bytes(data[position + 4 : position + 6], "big")

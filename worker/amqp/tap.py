@@ -28,6 +28,7 @@ from worker.amqp.codec import (
     OVERHEAD,
     RETURN,
     Properties,
+    ack_frame,
     bare_header_frame,
     get_ok_frame,
     publish_frames,
@@ -150,6 +151,17 @@ class ChannelTap:
         self._unconfirmed[tag] = confirm
         self._deadlines.watch(tag, deadline, lambda: self._settle(tag, TimeoutError()))
         return confirm
+
+    def ack(self, tag: int, *, is_multiple: bool) -> None:
+        """Write an ack of a delivery, and of all earlier ones if it `is_multiple`.
+
+        Raises:
+            ChannelLost
+        """
+        try:
+            self._write(ack_frame(self._number, tag, is_multiple=is_multiple))
+        except RuntimeError as error:
+            raise ChannelLost from error
 
     def close(self) -> None:
         """Fail all unconfirmed publishes: no confirm will arrive."""

@@ -11,8 +11,9 @@ import os
 import select
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 from worker.observability import metrics
 
@@ -21,6 +22,10 @@ QUEUE_BYTES = 262_144
 
 # How long the end of a process waits until the queue is written.
 DRAIN_SECONDS = 1.0
+
+# The pause of the thread after a write: to wake it costs as much as to make a line, so it writes those that
+# were queued meanwhile together. It is shorter if half of the queue is full.
+PAUSE_SECONDS = 0.05
 
 # What is written at once, at most, to get on where a slow reader makes room bit by bit.
 WRITE_BYTES = 65_536
@@ -40,11 +45,16 @@ class QueuedStream(io.TextIOBase):
 
     def _begin(self) -> None:
         """Begin with an empty queue. A child has neither the thread nor what its parent is yet to write."""
-        self._changed = threading.Condition()
-        self._queue: deque[bytes] = deque()
+        # Reentrant: the garbage collector or a signal may write in the middle of a write.
+        self._lock = threading.RLock()
+        self._all_written = threading.Condition(self._lock)
+        self._queue: list[bytes] = []
         self._size = 0
         self._dropped = 0
         self._thread: threading.Thread | None = None
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        # A write wakes the thread if more bytes than this wait.
+        self._wake_above = 0
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # the base class has an attribute
@@ -61,23 +71,31 @@ class QueuedStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         data = text.encode(errors="backslashreplace")
-        with self._changed:
-            if self._size + len(data) > QUEUE_BYTES:
+        size = len(data)
+        with self._lock:
+            if self._size + size > QUEUE_BYTES:
                 lines = max(1, data.count(b"\n"))
                 self._dropped += lines
                 metrics.LOG_LINES_DROPPED.inc(lines)
             else:
                 self._queue.append(data)
-                self._size += len(data)
+                self._size += size
                 if self._thread is None:
                     self._thread = self._started()
-                self._changed.notify_all()
+                if self._size > self._wake_above:
+                    self._wake()
         return len(text)
 
     def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Wait until all is written, but no longer than this."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._size, seconds)
+        with self._lock:
+            self._wake()
+            self._all_written.wait_for(lambda: not self._size, seconds)
+
+    def _wake(self) -> None:
+        """Wake the thread; no other write does so until it has taken what is queued."""
+        self._wake_above = QUEUE_BYTES
+        self._wakes.put(None)
 
     def _started(self) -> threading.Thread | None:
         thread = threading.Thread(target=self._run, name="standard error", daemon=True)
@@ -90,23 +108,35 @@ class QueuedStream(io.TextIOBase):
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue)
-                data = self._queue.popleft()
-            is_written = self._write(data)
-            with self._changed:
-                self._size -= len(data)
-                dropped = self._dropped if is_written else 0
-                self._dropped -= dropped
-                self._changed.notify_all()
-            if dropped:
-                self.on_dropped(dropped)
+            self._wakes.get()
+            while data := self._take_all():
+                for start in range(0, len(data), WRITE_BYTES):
+                    self._write_piece(data[start : start + WRITE_BYTES])
+                with suppress(Empty):
+                    self._wakes.get(timeout=PAUSE_SECONDS)
+
+    def _take_all(self) -> bytes:
+        with self._lock:
+            data = b"".join(self._queue)
+            self._queue.clear()
+            self._wake_above = QUEUE_BYTES // 2 if data else 0
+        return data
+
+    def _write_piece(self, data: bytes) -> None:
+        is_written = self._write(data)
+        with self._lock:
+            self._size -= len(data)
+            dropped = self._dropped if is_written else 0
+            self._dropped -= dropped
+            self._all_written.notify_all()
+        if dropped:
+            self.on_dropped(dropped)
 
     def _write(self, data: bytes) -> bool:
         """Whether it could be written. The end of a process would wait for the lock of a Python stream."""
         while data:
             try:
-                data = data[os.write(self._descriptor, data[:WRITE_BYTES]) :]
+                data = data[os.write(self._descriptor, data) :]
             except BlockingIOError:
                 # Another process that shares the pipe made it non-blocking.
                 select.select([], [self._descriptor], [])

@@ -26,7 +26,7 @@ from worker.observability import metrics, tracing
 from worker.observability.failpoints import failpoint
 from worker.observability.ops_server import Intended
 from worker.observability.tracing import exemplar_of
-from worker.pipeline.batch_log import log_batch, log_failure
+from worker.pipeline.batch_log import BatchLog, log_failure
 from worker.pipeline.batch_trace import BatchTrace, batch_trace
 from worker.pipeline.circuit_breaker import CircuitBreaker
 from worker.pipeline.decode import InvalidDelivery, Item, PossiblyPoisonous, Received, decode_any
@@ -74,12 +74,14 @@ class Consumer:
     subscription: Subscription[Received] = field(init=False)
     _queues: QueueSet = field(init=False)
     _isolation: Isolation = field(init=False)
+    _log: BatchLog = field(init=False)
     _circuit_breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     _waiting_for_database: int = 0
 
     def __post_init__(self) -> None:
         self._queues = QueueSet.of(self.family.name, self.settings.delays)
         self._isolation = Isolation(self.family.name, self.database, self.isolation_lock)
+        self._log = BatchLog(self.family.name)
         self.subscription = Subscription(
             self.family.name,
             [self._queues.main],
@@ -311,7 +313,7 @@ class Consumer:
         await session.ack_up_to(items[-1].delivery)
         failpoint("acked")
         exemplar = None if trace is None else exemplar_of(trace.span.context)
-        log_batch(self.family.name, items, report, monotonic() - began, exemplar)
+        self._log.write(items, report, monotonic() - began, exemplar)
 
     async def _publish_copies(
         self,
