@@ -160,7 +160,7 @@ class ChannelTap:
         """
         try:
             self._write(ack_frame(self._number, tag, is_multiple=is_multiple))
-        except RuntimeError as error:
+        except ConnectionError as error:
             raise ChannelLost from error
 
     def close(self) -> None:
