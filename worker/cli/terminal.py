@@ -3,6 +3,7 @@
 All output goes through this module: ruff refuses `print`, rich's `Console` and rich's `Text` elsewhere.
 """
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import IO, Any
 
@@ -46,6 +47,17 @@ def table_of_numbers(*headings: str, names: int = 1) -> Table:
         show_edge=False,
         padding=0,
     )
+
+
+def table_of_texts(heading: str, text: str, rows: Iterable[Sequence[str]]) -> Table:
+    """A table with the id of each row, and beside it the row's other texts as lines of their own.
+
+    Of more columns, a terminal of 80 shows a few letters each. The texts may be foreign.
+    """
+    table = Table(Column(heading, overflow="fold"), Column(text, overflow="fold"))
+    for first, *lines in rows:
+        table.add_row(visible(first), "\n".join(map(visible, lines)), end_section=True)
+    return table
 
 
 def clock(duration: timedelta) -> str:

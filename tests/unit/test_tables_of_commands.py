@@ -1,13 +1,14 @@
-"""Tables of `stockhook audit` and `status` in a terminal of 80 columns, with large numbers."""
+"""Tables of commands in a terminal of 80 columns, with large numbers and long texts."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from consumers.registry import FAMILIES
 from worker.change_feed.backlog import ChangeCounts, Feed, Webhook
 from worker.cli import audit, status
+from worker.cli.dead_letter_views import groups_as_table
 from worker.cli.terminal import clock, show
 from worker.tools.audit import Audit, SourceAccount, Waiting
 from worker.tools.status import FamilyStatus, Status, UnhandledStatus
@@ -109,6 +110,29 @@ def test_a_narrower_terminal_loses_no_digit(
 
     digits = [sum(map(str.isdigit, text)) for text in ("".join(lines), narrow)]
     assert digits[0] == digits[1]
+
+
+def test_groups_of_dead_letters_have_each_text_whole_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    group = {
+        "fingerprint": "0123abcd",
+        "letters": 1_234_567,
+        "origin": "webhook.the-shop-in-the-north",
+        "types": ["order.return.created", "a\nb"],
+        "first_at": at,
+        "last_at": at,
+        "reason": "exhausted: RaiseError [P0001] in consumers/family.py:write",
+    }
+    lines = printed(lambda: show(groups_as_table([group])), capsys, monkeypatch)
+
+    assert [line[1:-1].split("│")[1].strip() for line in lines if line.startswith("│")] == [
+        "1,234,567 of webhook.the-shop-in-the-north: order.return.created, a\\nb",
+        "2026-03-01T00:00:00Z to 2026-03-01T00:00:00Z",
+        "exhausted: RaiseError [P0001] in consumers/family.py:write",
+    ]
+    assert "│ 0123abcd    │" in "\n".join(lines)
 
 
 def test_a_duration_takes_few_columns() -> None:
