@@ -129,7 +129,7 @@ def test_groups_of_dead_letters_have_each_text_whole_at_80_columns(
 
     texts = [line[1:-1].split("│")[1].strip() for line in lines if line.startswith("│")]
     assert " ".join(texts) == (
-        "1,234,567 of webhook.the-shop-in-the-north: order.return.created, a\\nb "
+        "1,234,567 of webhook.the-shop-in-the-north: order.return.created, a\\x0ab "
         "2026-03-01T00:00:00Z to 2026-03-01T00:00:00Z "
         "exhausted: RaiseError [P0001] in consumers/family.py:write"
     )

@@ -52,6 +52,9 @@ def as_tables(status: Status) -> RenderableType:
     for name, count in status.rows.items():
         rows.add_row(name, f"{count:,}")
     quarantine = "missing" if status.quarantine is None else f"{status.quarantine:,}"
+    webhooks: list[RenderableType] = []
+    if status.webhooks:
+        webhooks = [webhooks_as_table(status.webhooks), *left_behind_lines(status.webhooks), ""]
     return Group(
         f"broker: {status.broker}",
         f"database: {status.database}",
@@ -65,11 +68,7 @@ def as_tables(status: Status) -> RenderableType:
         "",
         change_counts_as_table(status.changes),
         "",
-        *(
-            [webhooks_as_table(status.webhooks), *left_behind_lines(status.webhooks), ""]
-            if status.webhooks
-            else []
-        ),
+        *webhooks,
         rows,
     )
 
