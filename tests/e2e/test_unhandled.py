@@ -97,7 +97,9 @@ async def test_a_day_of_submissions_is_counted_and_listed_and_no_dead_letter(sta
     status = json.loads(stack.run("status", "--json").stdout)
     shown = stack.run("status", COLUMNS="200").stdout
     audited = stack.run("audit", "--json")
-    as_text = stack.run("unhandled", "list", COLUMNS="200").stdout
+    as_text = "".join(
+        stack.run("unhandled", "list", *options, COLUMNS="80").stdout for options in ((), ("--events",))
+    )
     number = str(rows[0]["unhandled_event_id"])
     hidden, revealed = (stack.run("unhandled", "show", number, *options) for options in ((), ("--reveal",)))
     findings = await stack.fetch("SELECT kind, family, entity_id, event_id FROM findings ORDER BY entity_id")
@@ -121,6 +123,8 @@ async def test_a_day_of_submissions_is_counted_and_listed_and_no_dead_letter(sta
     assert status["unhandled"] == {"events": 33, "types": 2, "replayable": 0}
     assert "unhandled: 33 events of 2 types" in shown
     assert "33 events of 2 types" in as_text
+    assert str(rows[0]["event_id"]) in as_text
+    assert "\N{HORIZONTAL ELLIPSIS}" not in as_text
     assert audited.returncode == 0
     assert json.loads(audited.stdout)["unhandled"] == 33
     assert findings == [

@@ -31,7 +31,7 @@ async def test_status_for_people(stack: Stack) -> None:
     result = stack.run("status", COLUMNS="120")
 
     assert result.returncode == 0
-    for text in ("broker: reachable", "quarantine: 0", "inventory", "oldest waiting", "event_log"):
+    for text in ("broker: reachable", "quarantine: 0", "inventory", "at most", "event_log"):
         assert text in result.stdout
 
 

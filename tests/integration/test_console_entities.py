@@ -43,6 +43,29 @@ SELECT count(*) FROM logged
 """
 
 
+# Parts with two events each.
+OTHERS = """
+INSERT INTO event_log (event_id, provider, type, family, entity_id, occurred_at, received_at, body)
+SELECT gen_random_uuid(), 'ovoko', 'part.status.changed', 'inventory', 'part-' || number / 2, now(), now(), ''
+FROM generate_series(1, $COUNT) AS number
+"""
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def others(count: int) -> str:
+    return OTHERS.replace("$COUNT", str(count))
+
+
+def rows_read(plan: Any) -> int:
+    """By the scans of a plan that was executed."""
+    children = plan.get("Plans", [])
+    if children:
+        return sum(map(rows_read, children))
+    skipped = plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
+    return int((plan["Actual Rows"] + skipped) * plan["Actual Loops"])
+
+
 def long_history(count: int, applied_at: str = "now()") -> str:
     return LONG_HISTORY.replace("$COUNT", str(count)).replace("$APPLIED_AT", applied_at)
 
@@ -316,8 +339,8 @@ async def test_a_long_history_is_shown_page_by_page_and_not_replayed(stack: Stac
     assert "The parameter before is malformed" in wrong.text
 
 
-async def test_a_long_history_is_read_back_over_months_without_events(stack: Stack) -> None:
-    """The events that were applied last are first, whatever their own time is."""
+async def test_a_long_history_is_in_the_order_of_happening_whenever_it_was_applied(stack: Stack) -> None:
+    """Events of one instant, in several months of the log, are each on one page."""
     counts = {0: 2, 1: 3, 5: 4, 30: MOST_REPLAYED, 90: 1}
     await stack.execute("SELECT add_event_log_months(now() - interval '3 years', now())")
     for months, count in counts.items():
@@ -326,27 +349,74 @@ async def test_a_long_history_is_read_back_over_months_without_events(stack: Sta
         path, seen = "/entities/inventory/long", []
         while path:
             data = await _data(client, path.partition("?")[0], **dict(httpx.URL(path).params))
-            seen += [(event["applied_at"], event["seq"]) for event in data["log_events"]]
+            seen += [(event["occurred_at"], event["seq"]) for event in data["log_events"]]
             path = data["older_path"]
 
     assert len(seen) == sum(counts.values())
     assert seen == sorted(set(seen), reverse=True)
 
 
-async def test_the_first_page_of_a_long_history_reads_no_month_before_the_last_ones(stack: Stack) -> None:
-    await stack.execute("SELECT add_event_log_months('2026-01-01', '2026-12-31')")
-    september = datetime(2026, 9, 1, tzinfo=UTC)
-    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            f"EXPLAIN {lookup.NEWEST_EVENTS}",
-            *("long", "inventory", timedelta(0), september, lookup.LATEST, 0, None, 101),
-        )
-    await database.close()
-    partitions = set(re.findall(r"event_log_2026_(\d\d)", "\n".join(row[0] for row in rows)))
+async def test_a_page_of_a_long_history_begins_at_its_time_and_has_older_pages(stack: Stack) -> None:
+    count = 2 * PER_PAGE + 50
+    await stack.execute(long_history(count))
+    at = START + (PER_PAGE + 10) * timedelta(minutes=1)
+    async with reader(stack) as client:
+        first = await _data(client, "/entities/inventory/long", at=at.isoformat())
+        older = await _data(client, "/entities/inventory/long", **dict(httpx.URL(first["older_path"]).params))
+        early = await client.get("/entities/inventory/long", params={"at": "2026-02-01"})
+        page = (await client.get("/entities/inventory/long", params={"at": at.isoformat()})).text
 
-    assert "10" in partitions
-    assert partitions <= {"09", "10", "11", "12"}
+    seen = [
+        datetime.fromisoformat(event["occurred_at"]) for event in first["log_events"] + older["log_events"]
+    ]
+    assert seen == [at - number * timedelta(minutes=1) for number in range(PER_PAGE + 10)]
+    assert len(first["log_events"]) == PER_PAGE
+    assert older["older_path"] is None
+    assert "No events on this page." in early.text
+    assert "Events until 2026-03-01 13:50:00 UTC, the last to happen first" in page
+    # A state of that time would need all events.
+    assert "State at 2026" not in page
+
+
+async def test_an_implausible_timestamp_in_a_long_history_is_listed_as_stated(stack: Stack) -> None:
+    await stack.execute(long_history(MOST_REPLAYED + 1))
+    await stack.execute(
+        "UPDATE event_log SET occurred_at = '9999-12-31 23:59:59.999999+00' "
+        "WHERE occurred_at = (SELECT min(occurred_at) FROM event_log)"
+    )
+    async with reader(stack) as client:
+        whole = await client.get("/entities/inventory/long")
+        data = await _data(client, "/entities/inventory/long")
+        until = await client.get("/entities/inventory/long", params={"at": "2026-03-02"})
+
+    first = data["log_events"][0]
+    assert first["occurred_at"].startswith("9999-12-31")
+    assert first["instant"] == first["received_at"]
+    reason = "its timestamp is implausible, so the time of its reception counts"
+    assert whole.text.count(reason) == 1
+    assert reason not in until.text
+    assert "an event with an implausible timestamp is listed at that timestamp" in until.text
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_a_page_of_a_long_history_reads_the_events_that_it_shows(stack: Stack, mode: str) -> None:
+    """However many the entity has, wherever in its history the page begins, and without statistics."""
+    await stack.execute("SELECT add_event_log_months('2026-01-01', '2026-12-31')")
+    await stack.execute(others(20_000))
+    for month in range(1, 13):
+        await stack.execute(long_history(1_000, f"'2026-{month:02}-15'"))
+    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
+    middle = (START + 500 * timedelta(minutes=1)).isoformat()
+    given = f"'long', 'inventory', '1 h', '{middle}', 'infinity', 0, {PER_PAGE + 1}"
+    async with lookup.reading_by_time(database) as connection:
+        await connection.execute(
+            f"SET LOCAL plan_cache_mode = {mode}; PREPARE page AS {lookup.LATEST_EVENTS}"
+        )
+        rows = await connection.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE page({given})")
+    await database.close()
+
+    # One event in advance per month, and the others of the last one's instant.
+    assert PER_PAGE < rows_read(json.loads(rows[0][0])[0]["Plan"]) <= PER_PAGE + 1 + 2 * 12
 
 
 async def test_a_search_reads_only_the_partitions_that_can_have_the_event(stack: Stack) -> None:

@@ -604,6 +604,22 @@ TABLE = (
         "tests/unit/test_console_access.py::test_each_route_needs_the_role_that_the_table_lists",
     ),
     Mutant(
+        "a page of an entity sorts all its events",
+        "worker/tools/explain/lookup.py",
+        'PLAN_BY_TIME = "SET LOCAL enable_sort = off; ',
+        'PLAN_BY_TIME = "',
+        "tests/integration/test_console_entities.py::"
+        "test_a_page_of_a_long_history_reads_the_events_that_it_shows",
+    ),
+    Mutant(
+        "a page of an entity repeats the events of its last instant",
+        "worker/tools/explain/lookup.py",
+        "    AND (occurred_at, seq) < ($5::timestamptz, $6::bigint)\n",
+        "    AND (occurred_at, 0) <= ($5::timestamptz, $6::bigint)\n",
+        "tests/integration/test_console_entities.py::"
+        "test_a_long_history_is_in_the_order_of_happening_whenever_it_was_applied",
+    ),
+    Mutant(
         "the console shows what cannot be read as 0",
         "worker/console/pipeline.py",
         "    return None if None in values else sum(value or 0 for value in values)\n",

@@ -83,7 +83,7 @@ def test_a_malformed_time_is_a_sentence(text: str) -> None:
     "text", ["x", ",", "2026-03-01T12:00,", "2026-03-01T12:00,-1", ",7", f"2026-03-01,{'9' * 30}"]
 )
 def test_a_malformed_place_is_a_sentence(text: str) -> None:
-    assert read_place(text) == (None, ["The parameter before is malformed: the newest events are shown."])
+    assert read_place(text) == (None, ["The parameter before is malformed: the last events are shown."])
 
 
 def test_a_place_is_an_instant_and_a_sequence_number() -> None:

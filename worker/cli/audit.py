@@ -3,13 +3,12 @@
 import sys
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from worker.amqp.connection import Broker
-from worker.cli.change_feed_views import change_counts_as_table, webhooks_as_table
+from worker.cli.change_feed_views import change_counts_as_table, left_behind_lines, webhooks_as_table
 from worker.cli.context import Json, open_database, print_json
 from worker.cli.startup import load_context
-from worker.cli.terminal import show
+from worker.cli.terminal import show, table_of_numbers
 from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop
 from worker.tools.audit import (
@@ -51,16 +50,14 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     if json:
         print_json(as_json(result))
     else:
-        show(_as_tables(result))
+        show(as_tables(result))
     sys.exit(0 if result.is_well else FAILED)
 
 
-def _as_tables(result: Audit) -> RenderableType:
-    sequences = Table(
-        "family", "source", "accepted", "applied", "duplicate", "retrying", "dead", "unaccounted"
+def as_tables(result: Audit) -> RenderableType:
+    sequences = table_of_numbers(
+        "family", "source", "accepted", "applied", "duplicate", "retrying", "dead", "unseen", names=2
     )
-    for column in sequences.columns[2:]:
-        column.justify = "right"
     for account in result.accounts:
         numbers = (
             account.accepted,
@@ -71,13 +68,14 @@ def _as_tables(result: Audit) -> RenderableType:
             size(account.unaccounted),
         )
         sequences.add_row(account.family, str(account.source), *(f"{number:,}" for number in numbers))
-    messages = Table("family", "in queue", *_steps(result), "dead", "missing")
+    messages = table_of_numbers("family", "in queue", *_steps(result), "dead", "missing")
     for family, waiting in result.waiting.items():
         lost = result.missing_events.get(family, 0)
         counts = [waiting.queue, *waiting.retry.values(), waiting.dead, lost]
         messages.add_row(family, *(f"{count:,}" for count in counts))
     spooled = "unknown (the ingest does not answer)" if result.spooled is None else f"{result.spooled:,}"
     lines = [
+        "unseen: no consumer has handled it; it waits in the queue, is in flight, or is missing",
         f"spooled: {spooled}",
         f"quarantined: {result.quarantined:,}",
         f"unhandled: {result.unhandled:,} events of types that no family handles",
@@ -95,7 +93,8 @@ def _as_tables(result: Audit) -> RenderableType:
         for counts in result.feed.families
         if counts.missing
     ]
-    return Group(sequences, messages, *tables, *lines)
+    lines += left_behind_lines(result.feed.webhooks)
+    return Group(*(part for table in (sequences, messages, *tables) for part in (table, "")), *lines)
 
 
 def _steps(result: Audit) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from worker.cli.terminal import on_one_line
+from worker.cli.terminal import on_one_line, table_of_texts
 from worker.dead_letters.store import StoredLetter
 
 
@@ -50,34 +50,36 @@ def action_as_line(action: Mapping[str, Any]) -> str:
 
 
 def letters_as_table(letters: Sequence[StoredLetter]) -> Table:
-    table = Table("id", "origin", "type", "entity", "attempts", "arrived", "fingerprint", "reason")
-    for letter in letters:
-        table.add_row(
-            str(letter.dead_letter_id),
-            letter.origin,
-            letter.type or "?",
-            letter.entity_id or "",
-            str(letter.attempts),
-            short(letter.arrived_at),
-            letter.fingerprint,
-            letter.reason + (f" (came back from {letter.replay_of})" if letter.replay_of else ""),
-        )
-    return table
+    return table_of_texts(
+        "id",
+        "dead letter",
+        (
+            (
+                str(letter.dead_letter_id),
+                f"{letter.type or '?'} {letter.entity_id or ''}",
+                f"{letter.origin}, attempt {letter.attempts}, arrived {short(letter.arrived_at)}",
+                f"fingerprint {letter.fingerprint}",
+                letter.reason + (f" (came back from {letter.replay_of})" if letter.replay_of else ""),
+            )
+            for letter in letters
+        ),
+    )
 
 
 def groups_as_table(groups: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("fingerprint", "letters", "origin", "types", "first", "last", "reason")
-    for group in groups:
-        table.add_row(
-            group["fingerprint"],
-            f"{group['letters']:,}",
-            group["origin"],
-            ", ".join(group["types"]),
-            short(group["first_at"]),
-            short(group["last_at"]),
-            group["reason"],
-        )
-    return table
+    return table_of_texts(
+        "fingerprint",
+        "dead letters",
+        (
+            (
+                group["fingerprint"],
+                f"{group['letters']:,} of {group['origin']}: {', '.join(group['types'])}",
+                f"{short(group['first_at'])} to {short(group['last_at'])}",
+                group["reason"],
+            )
+            for group in groups
+        ),
+    )
 
 
 def short(instant: datetime) -> str:

@@ -5,13 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from worker.amqp.connection import Broker
-from worker.cli.change_feed_views import change_counts_as_table, webhooks_as_table
+from worker.cli.change_feed_views import change_counts_as_table, left_behind_lines, webhooks_as_table
 from worker.cli.context import Json, open_database, print_json
 from worker.cli.startup import load_context
-from worker.cli.terminal import show
+from worker.cli.terminal import clock, show, table_of_numbers
 from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop
 from worker.tools.status import Status, query_status
@@ -33,15 +32,13 @@ def status(*, json: Json = False) -> None:
     if json:
         print_json(result.as_json())
     else:
-        show(_as_tables(result))
+        show(as_tables(result))
     sys.exit(0 if result.is_well else FAILED)
 
 
-def _as_tables(status: Status) -> RenderableType:
+def as_tables(status: Status) -> RenderableType:
     steps = list(status.families[0].retry) if status.families else []
-    queues = Table("family", "waiting", *steps, "dead", "kept", "consumers", "oldest waiting")
-    for column in queues.columns[1:]:
-        column.justify = "right"
+    queues = table_of_numbers("family", "waiting", *steps, "dead", "kept", "consumers", "oldest\nat most")
     for family in status.families:
         numbers = (family.queue, *family.retry.values(), family.dead)
         queues.add_row(
@@ -51,11 +48,13 @@ def _as_tables(status: Status) -> RenderableType:
             str(family.consumers),
             _age(family.oldest_waiting_seconds),
         )
-    rows = Table("table", "rows")
-    rows.columns[1].justify = "right"
+    rows = table_of_numbers("table", "rows")
     for name, count in status.rows.items():
         rows.add_row(name, f"{count:,}")
     quarantine = "missing" if status.quarantine is None else f"{status.quarantine:,}"
+    webhooks: list[RenderableType] = []
+    if status.webhooks:
+        webhooks = [webhooks_as_table(status.webhooks), *left_behind_lines(status.webhooks), ""]
     return Group(
         f"broker: {status.broker}",
         f"database: {status.database}",
@@ -64,9 +63,12 @@ def _as_tables(status: Status) -> RenderableType:
         f"quarantine: {quarantine}, kept: {status.quarantine_kept:,}",
         f"unhandled: {status.unhandled.as_text()}",
         *(f"{family.family} is {family.paused}" for family in status.families if family.paused),
+        "",
         queues,
+        "",
         change_counts_as_table(status.changes),
-        *([webhooks_as_table(status.webhooks)] if status.webhooks else []),
+        "",
+        *webhooks,
         rows,
     )
 
@@ -81,4 +83,4 @@ def _spool(spool: dict[str, Any] | None) -> str:
 
 
 def _age(seconds: float | None) -> str:
-    return "" if seconds is None else f"at most {timedelta(seconds=round(seconds))}"
+    return "" if seconds is None else clock(timedelta(seconds=seconds))

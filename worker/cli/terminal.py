@@ -3,12 +3,15 @@
 All output goes through this module: ruff refuses `print`, rich's `Console` and rich's `Text` elsewhere.
 """
 
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import IO, Any
 
 import orjson
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.style import StyleType
+from rich.table import Column, Table
 from rich.text import Text
 
 from worker.observability.inert_text import json_text, visible
@@ -27,6 +30,40 @@ def say_json(value: object, *, indent: bool = False) -> None:
 def show(*renderables: RenderableType, soft_wrap: bool = False) -> None:
     """Print tables and lines; strings in them may hold foreign text."""
     console().print(*renderables, soft_wrap=soft_wrap)
+
+
+def table_of_numbers(*headings: str, names: int = 1) -> Table:
+    """A table whose first columns have names, and the others numbers or durations.
+
+    Without lines between the columns, large numbers fit into a terminal of 80. In a narrower one, a value
+    continues on the next line, and no digit is lost.
+    """
+    return Table(
+        *(
+            Column(heading, justify="left" if number < names else "right", overflow="fold")
+            for number, heading in enumerate(headings)
+        ),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+
+
+def table_of_texts(heading: str, text: str, rows: Iterable[Sequence[str]]) -> Table:
+    """A table with the id of each row, and beside it the row's other texts as lines of their own.
+
+    Of more columns, a terminal of 80 shows a few letters each. The texts may be foreign.
+    """
+    table = Table(Column(heading, overflow="fold"), Column(text, overflow="fold"))
+    for first, *lines in rows:
+        table.add_row(visible(first), "\n".join(map(visible, lines)), end_section=True)
+    return table
+
+
+def clock(duration: timedelta) -> str:
+    """Hours, minutes and seconds, in few columns."""
+    minutes, seconds = divmod(round(duration.total_seconds()), 60)
+    return f"{minutes // 60:,}:{minutes % 60:02}:{seconds:02}"
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import structlog
 from cyclopts import App, Parameter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from schemas.events import read_json
 from schemas.registry import Provider
@@ -17,7 +16,7 @@ from worker.amqp.errors import Unroutable
 from worker.cli.context import Flag, Json, WrongUsage, open_database, print_json
 from worker.cli.dead_letter_views import short
 from worker.cli.startup import load_context, traced
-from worker.cli.terminal import console, say
+from worker.cli.terminal import console, say, table_of_texts
 from worker.cli.terminal import show as show_on_terminal
 from worker.config.settings import Settings
 from worker.dead_letters import unhandled_store as store
@@ -72,11 +71,20 @@ async def _list_types(settings: Settings, selection: UnhandledSelection, limit: 
     if json:
         print_json([one.as_json() for one in types[:limit]])
         return
-    table = Table("marketplace", "type", "events", "first", "last", "taken by")
-    table.columns[2].justify = "right"
-    for one in types[:limit]:
-        first, last = short(one.first_at), short(one.last_at)
-        table.add_row(one.provider, one.type, f"{one.events:,}", first, last, one.family or "")
+    table = table_of_texts(
+        "events",
+        "type",
+        (
+            (
+                f"{one.events:,}",
+                f"{one.provider} {one.type}",
+                f"{short(one.first_at)} to {short(one.last_at)}",
+                *([f"taken by {one.family}"] if one.family else []),
+            )
+            for one in types[:limit]
+        ),
+    )
+    table.columns[0].justify = "right"
     show_on_terminal(table)
     say(f"{_counted(sum(one.events for one in types), 'event')} of {_counted(len(types), 'type')}")
     if any(one.family for one in types):
@@ -90,11 +98,19 @@ async def _list_events(settings: Settings, selection: UnhandledSelection, limit:
     if json:
         print_json([_as_json(event) for event in events])
         return
-    table = Table("id", "marketplace", "type", "event id", "received", "bytes")
-    for event in events:
-        number, received = str(event.unhandled_event_id), short(event.received_at)
-        size = f"{len(event.body):,}"
-        table.add_row(number, event.provider, event.type, str(event.event_id), received, size)
+    table = table_of_texts(
+        "id",
+        "event",
+        (
+            (
+                str(event.unhandled_event_id),
+                f"{event.provider} {event.type}",
+                str(event.event_id),
+                f"received {short(event.received_at)}, {len(event.body):,} bytes",
+            )
+            for event in events
+        ),
+    )
     show_on_terminal(table)
     say(f"{len(events):,} of {total:,}")
 

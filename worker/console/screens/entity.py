@@ -21,8 +21,9 @@ from worker.tools.explain.lookup import (
     count_events,
     families_with,
     findings_of,
+    latest_events,
     letters_of,
-    newest_events,
+    reading_by_time,
     rows_of,
 )
 
@@ -45,7 +46,7 @@ class Other:
 @dataclass(frozen=True, slots=True)
 class EntityScreen:
     """`explanation` is what `stockhook explain --json` prints. It is None if there are more events than
-    `most_replayed`, or none by then: `log_events` has those of one page instead, the last applied first.
+    `most_replayed`, or none by then: `log_events` has those of one page instead, the last to happen first.
 
     `findings` are stored ones, of a history that is not replayed. `rows` are those of now, whatever `at` is.
     """
@@ -87,11 +88,12 @@ async def view(console: Console, parameters: Parameters) -> EntityScreen:
         if not events and not rows and not letters:
             raise NotThere(f"There is no {family.entity} {entity_id[:200]}.")
         families = await families_with(connection, entity_id)
-        is_long = events > MOST_REPLAYED
-        log_events: list[LoggedEvent] = []
-        findings: list[dict[str, Any]] = []
-        if is_long:
-            log_events = await newest_events(
+    is_long = events > MOST_REPLAYED
+    log_events: list[LoggedEvent] = []
+    findings: list[dict[str, Any]] = []
+    if is_long:
+        async with reading_by_time(console.database) as connection:
+            log_events = await latest_events(
                 connection, family, entity_id, tolerance, PER_PAGE + 1, at, before
             )
             findings = await findings_of(connection, family, entity_id)
@@ -155,20 +157,20 @@ def read_instant(text: str) -> tuple[datetime | None, list[str]]:
 
 
 def read_place(text: str) -> tuple[tuple[datetime, int] | None, list[str]]:
-    """Where the page before this one ended: when its last event was applied, and its sequence number."""
+    """Where the page before this one ended: the timestamp of its last event, and its sequence number."""
     if not text:
         return None, []
     stated, _, number = text.rpartition(",")
     instant, fault = read_instant(stated)
     seq = row_id(number)
     if instant is None or fault or seq is None:
-        return None, ["The parameter before is malformed: the newest events are shown."]
+        return None, ["The parameter before is malformed: the last events are shown."]
     return (instant, seq), []
 
 
 def _older_path(path: str, at: datetime | None, page: Sequence[LoggedEvent]) -> str:
     last = page[-1]
-    return with_query(path, {"at": _iso(at), "before": f"{_iso(last.applied_at)},{last.seq}"})
+    return with_query(path, {"at": _iso(at), "before": f"{_iso(last.occurred_at)},{last.seq}"})
 
 
 def _iso(instant: datetime | None) -> str | None:

@@ -5,7 +5,7 @@ windows of sequence numbers, through the index of these, in the partitions that 
 partition, the newest pages have no entry in the index and would be read as well.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,12 +34,11 @@ NEWEST_LETTERS = 10_000
 
 MOST_ROWS = 200
 
-# The log has a partition per month. An entity with many events is read month by month at first: this one, and
-# so many before it.
-MONTHS_READ = (0, 1, 2, 4, 8, 16, 32)
-
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+
+# Senders may state any timestamp.
+LAST = datetime.max.replace(tzinfo=UTC)
 
 # The clock of an ingest may be ahead of the database's.
 CLOCK_DIFFERENCE = timedelta(minutes=5)
@@ -69,23 +68,18 @@ FROM (
 ) AS logged
 """
 
-# By event_log_by_time, in the partitions between two times: reads all events that the entity has there, and
-# none of another.
-NEWEST_EVENTS = """
-SELECT *
-FROM (
-    SELECT seq, coalesce(reuse_of, event_id) AS event_id, type, occurred_at, received_at, applied_at, attempt,
-        evidence, coalesce(content_id, reuse_of) IS NOT NULL AS is_reused,
-        CASE WHEN occurred_at > received_at + $3::interval THEN received_at ELSE occurred_at END AS instant
-    FROM event_log
-    WHERE entity_id = $1 AND family = $2
-        AND applied_at >= $4::timestamptz
-        AND applied_at <= $5::timestamptz
-        AND (applied_at, seq) < ($5, $6::bigint)
-) AS logged
-WHERE $7::timestamptz IS NULL OR instant <= $7
-ORDER BY applied_at DESC, seq DESC
-LIMIT $8
+# By event_log_by_time, backwards from $4: reads the events of the entity that the page has, and the others of
+# the last instant. If another family has an entity with this id, its events are read as well.
+LATEST_EVENTS = """
+SELECT seq, coalesce(reuse_of, event_id) AS event_id, type, occurred_at, received_at, applied_at, attempt,
+    evidence, coalesce(content_id, reuse_of) IS NOT NULL AS is_reused,
+    CASE WHEN occurred_at > received_at + $3::interval THEN received_at ELSE occurred_at END AS instant
+FROM event_log
+WHERE entity_id = $1 AND family = $2
+    AND occurred_at <= $4::timestamptz
+    AND (occurred_at, seq) < ($5::timestamptz, $6::bigint)
+ORDER BY occurred_at DESC, seq DESC
+LIMIT $7
 """
 
 # By the unique index of findings.
@@ -225,6 +219,9 @@ LIMIT 50
 # The planner takes a whole partition for a short way to one row, and workers for the rest of a machine.
 PLAN_BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL max_parallel_workers_per_gather = 0"
 
+# In the order of the index. Before a month has statistics, the planner would sort all events of the entity.
+PLAN_BY_TIME = "SET LOCAL enable_sort = off; SET LOCAL max_parallel_workers_per_gather = 0"
+
 
 def _rows_statement(table: Table) -> str:
     """By the primary key, which begins with the entity's id."""
@@ -301,6 +298,14 @@ async def searching(database: Database) -> AsyncIterator[Connection]:
         yield connection
 
 
+@asynccontextmanager
+async def reading_by_time(database: Database) -> AsyncIterator[Connection]:
+    """A connection for `latest_events`."""
+    async with database.transaction() as connection:
+        await connection.execute(PLAN_BY_TIME)
+        yield connection
+
+
 async def families_with(connection: Connection, entity_id: str) -> list[AnyFamily]:
     """The families that have an entity with this id, by their events or their rows."""
     logged = {row["family"] for row in await connection.fetch(FAMILIES_IN_LOG, entity_id)}
@@ -317,7 +322,7 @@ async def count_events(connection: Connection, family: AnyFamily, entity_id: str
     return int(row["events"])
 
 
-async def newest_events(
+async def latest_events(
     connection: Connection,
     family: AnyFamily,
     entity_id: str,
@@ -326,35 +331,16 @@ async def newest_events(
     at: datetime | None = None,
     before: tuple[datetime, int] | None = None,
 ) -> list[LoggedEvent]:
-    """Those that were applied last, of the ones that had happened at a time; from the place (`applied_at`,
-    `seq`) on where another page ended.
+    """Those that happened last by the sender's clock, until a time; from the place (`occurred_at`, `seq`) on
+    where another page ended.
 
-    The log is read back in time, as many months as the limit needs.
+    The connection is one of `reading_by_time`.
     """
-    upper, upper_seq = before or (LATEST, 0)
-    newest: list[LoggedEvent] = []
-    for lower in _back_in_time(min(upper, datetime.now(UTC))):
-        rows = await connection.fetch(
-            NEWEST_EVENTS,
-            *(entity_id, family.name, tolerance, lower, upper, upper_seq, at, limit - len(newest)),
-        )
-        newest += [_logged_event(row) for row in rows]
-        if len(newest) >= limit:
-            break
-        # What was applied at `lower` has been read.
-        upper, upper_seq = lower, 0
-    return newest
-
-
-def _back_in_time(start: datetime) -> Iterator[datetime]:
-    """Where the spans of months begin that are read one after the other, and finally all that is left."""
-    months = start.astimezone(UTC).year * 12 + start.astimezone(UTC).month - 1
-    for count in MONTHS_READ:
-        months -= count
-        if months < EARLIEST.year * 12:
-            break
-        yield datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
-    yield EARLIEST
+    instant, seq = before or (LAST, 0)
+    rows = await connection.fetch(
+        LATEST_EVENTS, entity_id, family.name, tolerance, min(at or LAST, instant), instant, seq, limit
+    )
+    return [_logged_event(row) for row in rows]
 
 
 def _logged_event(row: Mapping[str, Any]) -> LoggedEvent:
