@@ -14,10 +14,15 @@ NOTIFICATIONS = 50
 
 
 @asynccontextmanager
-async def polling(stack: Stack, work: Callable[[], Awaitable[bool]], interval: float) -> AsyncIterator[None]:
+async def polling(
+    stack: Stack,
+    work: Callable[[], Awaitable[bool]],
+    interval: float,
+    should_throttle: Callable[[], bool] = lambda: False,
+) -> AsyncIterator[None]:
     stopping = asyncio.Event()
     async with database_of(stack) as database:
-        poller = NotifyPoller("test", CHANNEL, work, database, stopping, interval)
+        poller = NotifyPoller("test", CHANNEL, work, database, stopping, interval, should_throttle)
         running = asyncio.create_task(poller.run())
         try:
             yield
@@ -63,3 +68,30 @@ async def test_what_is_left_waits_for_no_interval(stack: Stack) -> None:
 
     async with polling(stack, work, 3600):
         await until(nothing_is_left, "all work is done")
+
+
+async def test_a_throttled_poller_goes_on_when_the_reason_ends(stack: Stack) -> None:
+    runs = 0
+    is_behind = True
+
+    async def work() -> bool:
+        nonlocal runs
+        runs += 1
+        # It would be throttled for nine times as long.
+        await asyncio.sleep(3)
+        return True
+
+    async def is_throttled() -> bool:
+        return runs == 1
+
+    async def goes_on() -> bool:
+        return runs > 1
+
+    async with polling(stack, work, 0, lambda: is_behind):
+        await until(is_throttled, "it has run once")
+        await asyncio.sleep(4)
+        throttled = runs
+        is_behind = False
+        await until(goes_on, "it runs again", 15)
+
+    assert throttled == 1

@@ -16,6 +16,7 @@ log = structlog.get_logger(__name__)
 
 # The pause of a throttled poller, as a multiple of the time that its last run took.
 WAIT_SHARE = 9.0
+THROTTLE_CHECK_SECONDS = 0.1
 
 # For notifications that were lost with the connection.
 POLL_SECONDS = 2.0
@@ -79,9 +80,15 @@ class NotifyPoller:
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._notified.wait()
         if self.should_throttle():
-            await sleep_unless_stopping(WAIT_SHARE * took, self.stopping)
+            await self._throttle(WAIT_SHARE * took)
         elif not is_more_left:
             await sleep_unless_stopping(began + self.interval - monotonic(), self.stopping)
+
+    async def _throttle(self, seconds: float) -> None:
+        """Wait, but not longer than the reason for it lasts: a run may have taken seconds."""
+        end = monotonic() + seconds
+        while self.should_throttle() and not self.stopping.is_set() and (left := end - monotonic()) > 0:
+            await sleep_unless_stopping(min(left, THROTTLE_CHECK_SECONDS), self.stopping)
 
     async def _work_or_wait(self) -> bool:
         try:
