@@ -211,10 +211,17 @@ TABLE = (
         "tests/unit/test_replay.py::test_a_replay_leaves_its_trace_and_names_the_first_one",
     ),
     Mutant(
+        "lines are written together beyond what a pipe takes undivided",
+        "worker/observability/stderr.py",
+        "if together and len(together) + len(line) > select.PIPE_BUF:",
+        "if together and len(together) + len(line) > QUEUE_BYTES:",
+        "tests/unit/test_stderr.py::test_lines_of_processes_that_share_a_pipe_do_not_mix",
+    ),
+    Mutant(
         "the relay runs at every notification",
         "worker/postgres/notify_poller.py",
-        "            await sleep_unless_stopping(began + self.interval - monotonic(), self.stopping)\n",
-        "            pass\n",
+        "sleep_unless_stopping(began + self.interval_seconds - monotonic(), self.stopping)",
+        "sleep_unless_stopping(0, self.stopping)",
         "tests/integration/test_notify_poller.py::test_notifications_within_an_interval_cause_one_run",
     ),
     Mutant(
@@ -712,8 +719,8 @@ TABLE = (
     Mutant(
         "a log that is written fast is dropped because of the pause",
         "worker/observability/stderr.py",
-        "QUEUE_BYTES // 2 if data else 0",
-        "QUEUE_BYTES if data else 0",
+        "QUEUE_BYTES // 2 if lines else 0",
+        "QUEUE_BYTES if lines else 0",
         "tests/unit/test_stderr.py::"
         "test_lines_of_a_pause_are_written_when_half_of_the_queue_is_full_or_at_the_end",
     ),

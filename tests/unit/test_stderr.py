@@ -72,6 +72,44 @@ def test_lines_come_in_their_order_and_whole(pipe: tuple[int, int]) -> None:
     assert read_until(reading, b"line 4999 \xe2\x98\x83\n").decode() == expected
 
 
+WRITER = """
+import sys
+from worker.observability.stderr import install
+install(lambda lines: None)
+for number in range(2_000):
+    sys.stderr.write(sys.argv[1] * 300 + "\\n")
+"""
+
+
+def test_lines_of_processes_that_share_a_pipe_do_not_mix(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, letter], cwd=ROOT, stderr=writing) for letter in "ab"
+    ]
+    os.close(writing)
+    got = b""
+    while piece := os.read(reading, 4096):
+        got += piece
+
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    lines = got.splitlines()
+    assert {line[:1] for line in lines} == {b"a", b"b"}
+    assert all(line == line[:1] * 300 for line in lines)
+
+
+def test_a_process_without_standard_error_logs_nothing_and_goes_on() -> None:
+    code = (
+        "from worker.observability.logging import configure; import structlog; "
+        "configure('auto', 'info', 'test'); structlog.get_logger().info('x'); print('goes on')"
+    )
+    shell = [sys.executable, "-c", code]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" 2>&-', *shell], cwd=ROOT, capture_output=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (0, b"goes on\n")
+
+
 def test_lines_of_a_pause_are_written_when_half_of_the_queue_is_full_or_at_the_end(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

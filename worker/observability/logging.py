@@ -19,11 +19,14 @@ Format = Literal["auto", "json", "console"]
 # What these say at lower levels quotes frames, and with them bodies; what matters of it we say.
 _QUOTING = ("aio_pika", "aiormq", "asyncio")
 
+# The members of a line whose values are our own.
+_ALWAYS_PRINTABLE = ("event", "level", "timestamp", "process", "trace_id", "span_id")
+
 
 def configure(log_format: Format, level: str, process: str) -> None:
     """Set up structlog, and send what libraries log by the standard library the same way."""
     install(lambda lines: log.warning("log.lines_dropped", lines=lines, process=process))
-    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+    as_json = log_format == "json" or (log_format == "auto" and not (sys.stderr and sys.stderr.isatty()))
     render: Processor = _render_json if as_json else _render_console
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -38,7 +41,7 @@ def configure(log_format: Format, level: str, process: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
-    logging.basicConfig(handlers=[_Foreign()], level=level.upper(), force=True)
+    logging.basicConfig(handlers=[_ForwardingHandler()], level=level.upper(), force=True)
     for name in _QUOTING:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in ("httpx", "httpcore"):
@@ -52,12 +55,14 @@ class _Output:
         pass
 
     def write(self, line: str) -> None:
-        sys.stderr.write(f"{line}\n")
+        # It is None if the descriptor was closed before the start.
+        if sys.stderr is not None:
+            sys.stderr.write(f"{line}\n")
 
     debug = info = warning = error = critical = write
 
 
-class _Foreign(logging.Handler):
+class _ForwardingHandler(logging.Handler):
     """Passes the lines of libraries on to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -76,8 +81,8 @@ def _render_safely(
     try:
         return render(logger, method, line)
     except Exception as error:
-        event, level = line["event"], line["level"]
-        return render(logger, method, {"event": event, "level": level, "error": safe_summary(error)})
+        printable = {name: line[name] for name in _ALWAYS_PRINTABLE if name in line}
+        return render(logger, method, {**printable, "error": safe_summary(error)})
 
 
 def _render_json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:

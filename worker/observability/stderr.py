@@ -11,7 +11,7 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -109,20 +109,19 @@ class QueuedStream(io.TextIOBase):
     def _run(self) -> None:
         while True:
             self._wakes.get()
-            while data := self._take_all():
-                for start in range(0, len(data), WRITE_BYTES):
-                    self._write_piece(data[start : start + WRITE_BYTES])
+            while lines := self._take_all():
+                for together in _groups(lines):
+                    self._write_some(together)
                 with suppress(Empty):
                     self._wakes.get(timeout=PAUSE_SECONDS)
 
-    def _take_all(self) -> bytes:
+    def _take_all(self) -> list[bytes]:
         with self._lock:
-            data = b"".join(self._queue)
-            self._queue.clear()
-            self._wake_above = QUEUE_BYTES // 2 if data else 0
-        return data
+            lines, self._queue = self._queue, []
+            self._wake_above = QUEUE_BYTES // 2 if lines else 0
+        return lines
 
-    def _write_piece(self, data: bytes) -> None:
+    def _write_some(self, data: bytes) -> None:
         is_written = self._write(data)
         with self._lock:
             self._size -= len(data)
@@ -136,7 +135,7 @@ class QueuedStream(io.TextIOBase):
         """Whether it could be written. The end of a process would wait for the lock of a Python stream."""
         while data:
             try:
-                data = data[os.write(self._descriptor, data) :]
+                data = data[os.write(self._descriptor, data[:WRITE_BYTES]) :]
             except BlockingIOError:
                 # Another process that shares the pipe made it non-blocking.
                 select.select([], [self._descriptor], [])
@@ -144,6 +143,18 @@ class QueuedStream(io.TextIOBase):
                 # The reader closed the pipe.
                 return False
         return True
+
+
+def _groups(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole lines, as many as a pipe takes undivided: other processes may write to the same pipe."""
+    together = b""
+    for line in lines:
+        if together and len(together) + len(line) > select.PIPE_BUF:
+            yield together
+            together = b""
+        together += line
+    if together:
+        yield together
 
 
 def install(on_dropped: Callable[[int], None]) -> None:
