@@ -5,8 +5,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 
+import pytest
+
 from tests.support.applied_events import database_of
 from tests.support.stack import Stack, until
+from worker.postgres import notify_poller
 from worker.postgres.notify_poller import NotifyPoller
 
 CHANNEL = "test_work"
@@ -17,12 +20,12 @@ NOTIFICATIONS = 50
 async def polling(
     stack: Stack,
     work: Callable[[], Awaitable[bool]],
-    interval: float,
+    interval_seconds: float,
     should_throttle: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[None]:
     stopping = asyncio.Event()
     async with database_of(stack) as database:
-        poller = NotifyPoller("test", CHANNEL, work, database, stopping, interval, should_throttle)
+        poller = NotifyPoller("test", CHANNEL, work, database, stopping, interval_seconds, should_throttle)
         running = asyncio.create_task(poller.run())
         try:
             yield
@@ -70,28 +73,46 @@ async def test_what_is_left_waits_for_no_interval(stack: Stack) -> None:
         await until(nothing_is_left, "all work is done")
 
 
-async def test_a_throttled_poller_goes_on_when_the_reason_ends(stack: Stack) -> None:
+async def test_a_throttled_poller_goes_on_when_the_reason_ends(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify_poller, "WAIT_SHARE", 1e9)
+    runs: list[int] = []
+    checks = 0
+
+    async def work() -> bool:
+        runs.append(checks)
+        await asyncio.sleep(0.01)
+        return True
+
+    def should_throttle() -> bool:
+        nonlocal checks
+        checks += 1
+        return checks <= 5
+
+    async def goes_on() -> bool:
+        return len(runs) > 1
+
+    async with polling(stack, work, 0, should_throttle):
+        await until(goes_on, "it runs again")
+
+    assert runs[:2] == [0, 6]
+
+
+async def test_a_throttled_poller_keeps_its_interval(stack: Stack) -> None:
+    is_running = asyncio.Event()
     runs = 0
-    is_behind = True
 
     async def work() -> bool:
         nonlocal runs
         runs += 1
-        # It would be throttled for nine times as long.
-        await asyncio.sleep(3)
-        return True
+        is_running.set()
+        return False
 
-    async def is_throttled() -> bool:
-        return runs == 1
+    async with database_of(stack) as database, polling(stack, work, 3600, lambda: True):
+        await asyncio.wait_for(is_running.wait(), 20)
+        for _ in range(NOTIFICATIONS):
+            async with database.transaction() as connection:
+                await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
 
-    async def goes_on() -> bool:
-        return runs > 1
-
-    async with polling(stack, work, 0, lambda: is_behind):
-        await until(is_throttled, "it has run once")
-        await asyncio.sleep(4)
-        throttled = runs
-        is_behind = False
-        await until(goes_on, "it runs again", 15)
-
-    assert throttled == 1
+    assert runs == 1

@@ -30,16 +30,18 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-# A transaction takes about so many changes of each family.
-EACH_FAMILY = 400
+# The limit of changes per family and transaction; the last row may exceed it.
+CHANGES_PER_FAMILY = 400
 
-# At most so often, unless more are waiting: a transaction costs as much as many changes.
+# The shortest time between the beginnings of two transactions, unless more changes wait: a transaction costs
+# as much as many changes.
 INTERVAL_SECONDS = 0.05
 
 
 @dataclass(slots=True)
 class Relay:
-    """Several may run. A crash before the commit publishes the same changes again, with the same ids.
+    """Several may run. A crash of this process before the commit, or of Postgres before the commit is
+    durable, publishes the same changes again, with the same ids.
 
     While `should_throttle` returns True, because the consumers of this process are behind, the relay uses a
     tenth of the time: a waiting event is worse than a delayed change.
@@ -59,9 +61,9 @@ class Relay:
             self._publish_some,
             self.database,
             self.stopping,
-            INTERVAL_SECONDS,
-            self.should_throttle,
-            (BrokerUnavailable,),
+            interval_seconds=INTERVAL_SECONDS,
+            should_throttle=self.should_throttle,
+            unavailable=(BrokerUnavailable,),
         ).run()
 
     async def _publish_some(self) -> bool:
@@ -71,11 +73,10 @@ class Relay:
             DatabaseUnavailable
             BrokerUnavailable: Some may have been published.
         """
-        # If a crash of the database undoes the commit, they are published again.
         async with self.flusher.transaction(asynchronously=True) as (connection, flush_session):
-            rows = await outbox.claim(connection, EACH_FAMILY)
+            rows = await outbox.claim(connection, CHANGES_PER_FAMILY)
             if rows:
-                # They may have been committed asynchronously: a change that was published must not be lost.
+                # Their batches may have been committed asynchronously: a published change must not be lost.
                 await flush_session.flush()
             changes: list[Published] = []
             published: Counter[str] = Counter()
@@ -97,7 +98,7 @@ class Relay:
         if rows:
             delay = datetime.now(UTC) - rows[0]["changed_at"]
             metrics.CHANGE_DELAY_SECONDS.observe(delay.total_seconds())
-        return max(published.values(), default=0) >= EACH_FAMILY
+        return max(published.values(), default=0) >= CHANGES_PER_FAMILY
 
 
 @contextmanager

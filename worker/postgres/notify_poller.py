@@ -35,7 +35,7 @@ def _never() -> bool:
 class NotifyPoller:
     """`work` does a part of the work and returns whether more is left; `channel` is the channel of NOTIFY.
 
-    Two runs begin at least `interval` seconds apart, unless more is left: so a run does the work of several
+    Two runs begin at least `interval_seconds` apart, unless more is left: so a run does the work of several
     notifications. While `should_throttle` returns True, it uses a tenth of the time. Errors of the types in
     `unavailable` are temporary, as is an unavailable database.
     """
@@ -45,10 +45,11 @@ class NotifyPoller:
     work: Callable[[], Awaitable[bool]]
     database: Database
     stopping: asyncio.Event
-    interval: float = 0
+    interval_seconds: float = 0
     should_throttle: Callable[[], bool] = _never
     unavailable: tuple[type[Exception], ...] = ()
     _notified: asyncio.Event = field(default_factory=asyncio.Event)
+    _last_run_seconds: float = 0
 
     async def run(self) -> None:
         """Run until shutdown, however often broker and database are unavailable."""
@@ -74,15 +75,14 @@ class NotifyPoller:
             longest_pause=2,
             say=lambda reason: log.warning(f"{self.name}.paused", reason=reason),
         )
-        took = monotonic() - began
         if not is_more_left and not self.stopping.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._notified.wait()
         if self.should_throttle():
-            await self._throttle(WAIT_SHARE * took)
-        elif not is_more_left:
-            await sleep_unless_stopping(began + self.interval - monotonic(), self.stopping)
+            await self._throttle(WAIT_SHARE * self._last_run_seconds)
+        if not is_more_left:
+            await sleep_unless_stopping(began + self.interval_seconds - monotonic(), self.stopping)
 
     async def _throttle(self, seconds: float) -> None:
         """Wait, but not longer than the reason for it lasts: a run may have taken seconds."""
@@ -91,11 +91,14 @@ class NotifyPoller:
             await sleep_unless_stopping(min(left, THROTTLE_CHECK_SECONDS), self.stopping)
 
     async def _work_or_wait(self) -> bool:
+        began = monotonic()
         try:
-            return await self.work()
+            is_more_left = await self.work()
         except Exception as error:
             is_expected = isinstance(error, (DatabaseUnavailable, *self.unavailable))
             raise _Waiting(str(error) if is_expected else safe_summary(error)) from error
+        self._last_run_seconds = monotonic() - began
+        return is_more_left
 
     async def _listen(self) -> None:
         with suppress(ShutdownRequested):
