@@ -87,7 +87,7 @@ async def apply_events(
             findings.difference_update(decision.withdrawn)
             findings.update(decision.findings)
         if event.payload.unreadable_fields:
-            findings.add(_unreadable_fields(event))
+            findings.add(_unreadable_field_finding(event))
         communications += decision.communications
         if record_changes:
             changes += map(communication_change, decision.communications)
@@ -107,7 +107,7 @@ async def apply_events(
     )
 
 
-def _unreadable_fields(event: Event[P]) -> Finding:
+def _unreadable_field_finding(event: Event[P]) -> Finding:
     payload = event.payload
     unreadable = payload.unreadable_fields
     more = f" and {len(unreadable) - MOST_NAMED} more" if len(unreadable) > MOST_NAMED else ""
@@ -149,7 +149,7 @@ async def correct(
         findings.difference_update(decision.withdrawn)
         findings.update(decision.findings)
         if event.payload.unreadable_fields:
-            findings.add(_unreadable_fields(event))
+            findings.add(_unreadable_field_finding(event))
         communications += decision.communications
 
     changes: list[Change] = []

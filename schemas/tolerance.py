@@ -23,7 +23,8 @@ Tree = dict[str | int, "Tree | None"]
 class Tolerant(BaseModel):
     """A document as it was read. Fields that could not be read are absent."""
 
-    # A private attribute of pydantic costs each document more than the reading of its fields.
+    # A private attribute of pydantic costs each document more than the reading of its fields. A copy loses
+    # this one, and comparisons ignore it.
     __slots__ = ("_unreadable_fields",)
 
     @property

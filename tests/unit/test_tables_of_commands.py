@@ -9,7 +9,7 @@ from consumers.registry import FAMILIES
 from worker.change_feed.backlog import ChangeCounts, Feed, Webhook
 from worker.cli import audit, status
 from worker.cli.dead_letter_views import groups_as_table
-from worker.cli.terminal import clock, show
+from worker.cli.terminal import hours_minutes_seconds, show
 from worker.tools.audit import Audit, SourceAccount, Waiting
 from worker.tools.status import FamilyStatus, Status, UnhandledStatus
 
@@ -137,5 +137,5 @@ def test_groups_of_dead_letters_have_each_text_whole_at_80_columns(
 
 
 def test_a_duration_takes_few_columns() -> None:
-    assert clock(timedelta(days=3, seconds=61)) == "72:01:01"
-    assert clock(timedelta(0)) == "0:00:00"
+    assert hours_minutes_seconds(timedelta(days=3, seconds=61)) == "72:01:01"
+    assert hours_minutes_seconds(timedelta(0)) == "0:00:00"

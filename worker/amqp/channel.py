@@ -97,6 +97,7 @@ class Channel:
         except BaseException as error:
             if isinstance(error, TimeoutError):
                 self._note_silence()
+            # To enter this for each confirm costs more than the confirm.
             with translating():
                 raise
 
@@ -177,7 +178,7 @@ class Channel:
         self._ack(tag, is_multiple=True)
 
     def _ack(self, tag: int, *, is_multiple: bool) -> None:
-        """Without waiting until it is sent: the prefetch limits how many acks can wait."""
+        """Does not wait until the ack is sent: the prefetch limits how many acks can wait."""
         if self._channel.is_closed:
             raise BrokerUnavailable("not connected")
         with translating():

@@ -75,7 +75,7 @@ def as_tables(result: Audit) -> RenderableType:
         messages.add_row(family, *(f"{count:,}" for count in counts))
     spooled = "unknown (the ingest does not answer)" if result.spooled is None else f"{result.spooled:,}"
     lines = [
-        "unseen: no consumer has handled it; it waits in the queue, is in flight, or is missing",
+        "unseen: events that no consumer has handled; they wait, are in flight, or are missing",
         f"spooled: {spooled}",
         f"quarantined: {result.quarantined:,}",
         f"unhandled: {result.unhandled:,} events of types that no family handles",

@@ -6,14 +6,18 @@ from datetime import timedelta
 from rich.table import Table
 
 from worker.change_feed.backlog import ChangeCounts, Webhook, left_behind
-from worker.cli.terminal import clock, table_of_numbers
+from worker.cli.terminal import hours_minutes_seconds, table_of_numbers
 
 
 def change_counts_as_table(families: Sequence[ChangeCounts]) -> Table:
     table = table_of_numbers("changes of", "committed", "published", "waiting", "missing", "oldest")
     for counts in families:
         numbers = (counts.committed, counts.published, counts.waiting, counts.missing)
-        age = "" if counts.oldest_seconds is None else clock(timedelta(seconds=counts.oldest_seconds))
+        age = (
+            ""
+            if counts.oldest_seconds is None
+            else hours_minutes_seconds(timedelta(seconds=counts.oldest_seconds))
+        )
         table.add_row(counts.family, *(f"{number:,}" for number in numbers), age)
     return table
 

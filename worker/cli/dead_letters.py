@@ -49,7 +49,7 @@ def list_(
     state
         By default, those that wait.
     group
-        One line per kind of failure.
+        One row per kind of failure.
     limit
         Maximum number of letters.
     """

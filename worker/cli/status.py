@@ -10,7 +10,7 @@ from worker.amqp.connection import Broker
 from worker.cli.change_feed_views import change_counts_as_table, left_behind_lines, webhooks_as_table
 from worker.cli.context import Json, open_database, print_json
 from worker.cli.startup import load_context
-from worker.cli.terminal import clock, show, table_of_numbers
+from worker.cli.terminal import hours_minutes_seconds, show, table_of_numbers
 from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop
 from worker.tools.status import Status, query_status
@@ -83,4 +83,4 @@ def _spool(spool: dict[str, Any] | None) -> str:
 
 
 def _age(seconds: float | None) -> str:
-    return "" if seconds is None else clock(timedelta(seconds=seconds))
+    return "" if seconds is None else hours_minutes_seconds(timedelta(seconds=seconds))

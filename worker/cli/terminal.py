@@ -60,7 +60,7 @@ def table_of_texts(heading: str, text: str, rows: Iterable[Sequence[str]]) -> Ta
     return table
 
 
-def clock(duration: timedelta) -> str:
+def hours_minutes_seconds(duration: timedelta) -> str:
     """Hours, minutes and seconds, in few columns."""
     minutes, seconds = divmod(round(duration.total_seconds()), 60)
     return f"{minutes // 60:,}:{minutes % 60:02}:{seconds:02}"

@@ -37,12 +37,12 @@ MOST_CONNECTIONS = 512
 KEEP_ALIVE_SECONDS = 20
 
 
-# The header Date of answers is set anew in this interval.
+# The header Date of answers is updated at this interval.
 DATE_SECONDS = 1.0
 
 
 class _Server(uvicorn.Server):
-    """Our own signal handlers set `stopping`, and then `should_exit`."""
+    """Serves until `stopping` is set, by our own signal handlers; `should_exit` ends a startup."""
 
     def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
         super().__init__(config)

@@ -37,7 +37,7 @@ MOST_ROWS = 200
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
-# Senders may state any timestamp.
+# After every timestamp that a sender may state: the driver sends it as infinity.
 LAST = datetime.max.replace(tzinfo=UTC)
 
 # The clock of an ingest may be ahead of the database's.
