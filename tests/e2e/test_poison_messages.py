@@ -155,7 +155,12 @@ async def test_while_everything_fails_the_queue_is_not_moved_to_the_retry_queues
         answer = await stack.ops(worker.ops_port, "/readyz")
         return "one event at a time" in str(answer.json()["checks"]["returns"])
 
+    async def all_are_logged() -> bool:
+        return worker.lines().count("delivery.failed") >= THRESHOLD
+
     await until(is_open, "the circuit breaker is open")
+    # Another thread writes the log.
+    await until(all_are_logged, "its failures are in the log")
     failed = worker.lines().count("delivery.failed")
     await stack.execute(REMOVE_FAULT)
 

@@ -709,20 +709,11 @@ TABLE = (
         "tests/e2e/test_bulk_jobs.py::test_a_form_that_is_sent_twice_starts_one_job",
     ),
     Mutant(
-        "the last lines of a process wait for the pause of the log",
+        "a write wakes no sleeping thread",
         "worker/observability/stderr.py",
-        "            self._wake()\n            self._all_written",
-        "            self._all_written",
-        "tests/unit/test_stderr.py::"
-        "test_lines_of_a_pause_are_written_when_half_of_the_queue_is_full_or_at_the_end",
-    ),
-    Mutant(
-        "a log that is written fast is dropped because of the pause",
-        "worker/observability/stderr.py",
-        "QUEUE_BYTES // 2 if lines else 0",
-        "QUEUE_BYTES if lines else 0",
-        "tests/unit/test_stderr.py::"
-        "test_lines_of_a_pause_are_written_when_half_of_the_queue_is_full_or_at_the_end",
+        "self._is_awake = bool(lines)",
+        "self._is_awake = True",
+        "tests/unit/test_stderr.py::test_a_line_after_a_silence_is_written",
     ),
     Mutant(
         "a line in the middle of a write waits forever",

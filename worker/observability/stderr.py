@@ -12,8 +12,7 @@ import select
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from worker.observability import metrics
 
@@ -22,10 +21,6 @@ QUEUE_BYTES = 262_144
 
 # How long the end of a process waits until the queue is written.
 DRAIN_SECONDS = 1.0
-
-# The pause of the thread after a write: to wake it costs as much as to make a line, so it writes those that
-# were queued meanwhile together. It is shorter if half of the queue is full.
-PAUSE_SECONDS = 0.05
 
 # What is written at once, at most, to get on where a slow reader makes room bit by bit.
 WRITE_BYTES = 65_536
@@ -53,8 +48,7 @@ class QueuedStream(io.TextIOBase):
         self._dropped = 0
         self._thread: threading.Thread | None = None
         self._wakes: SimpleQueue[None] = SimpleQueue()
-        # A write wakes the thread if more bytes than this wait.
-        self._wake_above = 0
+        self._is_awake = False
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # the base class has an attribute
@@ -82,20 +76,15 @@ class QueuedStream(io.TextIOBase):
                 self._size += size
                 if self._thread is None:
                     self._thread = self._started()
-                if self._size > self._wake_above:
-                    self._wake()
+                if not self._is_awake:
+                    self._is_awake = True
+                    self._wakes.put(None)
         return len(text)
 
     def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Wait until all is written, but no longer than this."""
         with self._lock:
-            self._wake()
             self._all_written.wait_for(lambda: not self._size, seconds)
-
-    def _wake(self) -> None:
-        """Wake the thread; no other write does so until it has taken what is queued."""
-        self._wake_above = QUEUE_BYTES
-        self._wakes.put(None)
 
     def _started(self) -> threading.Thread | None:
         thread = threading.Thread(target=self._run, name="standard error", daemon=True)
@@ -112,13 +101,12 @@ class QueuedStream(io.TextIOBase):
             while lines := self._take_all():
                 for together in _groups(lines):
                     self._write_some(together)
-                with suppress(Empty):
-                    self._wakes.get(timeout=PAUSE_SECONDS)
 
     def _take_all(self) -> list[bytes]:
+        """All that is queued. If that is nothing, the next write wakes the thread."""
         with self._lock:
             lines, self._queue = self._queue, []
-            self._wake_above = QUEUE_BYTES // 2 if lines else 0
+            self._is_awake = bool(lines)
         return lines
 
     def _write_some(self, data: bytes) -> None:
