@@ -19,7 +19,7 @@ from worker.dead_letters.store import Selection
 from worker.pipeline.decode import Decoded
 from worker.pipeline.outcome import Applied, Duplicate, Outcome
 from worker.pipeline.transaction import apply_batch
-from worker.postgres import event_log
+from worker.postgres import event_log, findings
 from worker.postgres.migrations import migrations
 from worker.postgres.pool import Database
 
@@ -83,7 +83,7 @@ async def test_the_later_of_two_concurrent_contents_notes_that_the_id_was_used_t
         async with asyncio.timeout(20):
             while not await stack.fetch("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
                 await asyncio.sleep(0.02)
-        await event_log.note_reuse(connection, first.findings)
+        await findings.note_reuse(connection, first.findings)
     await second
 
     assert await reused(stack) == {event_id}

@@ -14,10 +14,10 @@ from consumers.orders import store as orders
 from consumers.reminders import store as reminders
 from consumers.returns import store as returns
 from tests.support.stack import TABLES, Stack
+from worker.outbox import action_list, batch_end
 from worker.outbox import actions as table
-from worker.outbox import batch_end
 from worker.outbox import changes as outbox
-from worker.postgres import event_log, poison
+from worker.postgres import event_log, findings, poison
 from worker.postgres.pool import Connection, Database
 
 ROWS = 20_000
@@ -49,11 +49,24 @@ def _statements(*modules: ModuleType) -> Iterator[tuple[str, str]]:
 
 
 HOT = dict(
-    _statements(event_log, poison, batch_end, outbox, table, inventory, orders, returns, reminders, buybacks)
+    _statements(
+        event_log,
+        findings,
+        poison,
+        batch_end,
+        outbox,
+        table,
+        action_list,
+        inventory,
+        orders,
+        returns,
+        reminders,
+        buybacks,
+    )
 )
 
 # Statements of operators may read all rows.
-del HOT["worker.outbox.actions.LIST"]
+del HOT["worker.outbox.action_list.LIST"]
 
 
 def scanned_whole(plan: Any) -> Iterator[str]:

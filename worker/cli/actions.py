@@ -15,8 +15,7 @@ from worker.dead_letters.audit_trail import who
 from worker.observability.exit_codes import FAILED
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
-from worker.outbox import action_changes
-from worker.outbox import actions as table
+from worker.outbox import action_changes, action_list
 from worker.postgres.pool import Database
 
 actions = App(name="actions", help="Requests to marketplaces, by events and by people.")
@@ -50,7 +49,7 @@ def list_(
 
     async def read() -> list[dict[str, Any]]:
         async with open_database(settings, "actions") as database, database.connection() as connection:
-            return await table.select(connection, state, kind, subject, max(1, limit))
+            return await action_list.select(connection, state, kind, subject, max(1, limit))
 
     rows = run_loop(read())
     if json:
@@ -66,7 +65,7 @@ def show(action_id: UUID, /, *, json: Json = False) -> None:
 
     async def read() -> dict[str, Any] | None:
         async with open_database(settings, "actions") as database, database.connection() as connection:
-            return await table.get(connection, action_id)
+            return await action_list.get(connection, action_id)
 
     action = run_loop(read())
     if action is None:

@@ -8,7 +8,7 @@ import orjson
 
 from schemas.trace_context import TRACE_IDS, recorded_trace
 from worker.observability.errors import StockhookError
-from worker.outbox import actions
+from worker.outbox import action_list, actions
 from worker.postgres.operator_audit import record
 from worker.postgres.pool import Connection, Database
 
@@ -57,7 +57,7 @@ async def close(database: Database, action_id: UUID, who: str, reason: str) -> N
 
 
 async def _not_changed(connection: Connection, action_id: UUID, *, may_repeat: bool = True) -> NotChanged:
-    action = await actions.get(connection, action_id)
+    action = await action_list.get(connection, action_id)
     if action is None:
         return NotChanged(f"there is no action {action_id}")
     if action["state"] == "unknown" and not may_repeat:

@@ -7,7 +7,7 @@ from consumers.family import Communication, Connection, arrays
 from schemas.changes import NO_CONTEXTS, Change, encode
 from schemas.envelope import Envelope
 from worker.outbox.changes import CHANNEL
-from worker.postgres.event_log import REQUIRE_COMMUNICATIONS, communication_rows
+from worker.postgres.findings import REQUIRE_COMMUNICATIONS, communication_rows
 from worker.postgres.ledger import Disposition, number_rows
 
 # In one statement, because each one is a round trip.

@@ -26,7 +26,7 @@ from worker.outbox import actions as action_outbox
 from worker.outbox.batch_end import end_batch
 from worker.pipeline.decode import Decoded, Item, envelope_of
 from worker.pipeline.outcome import Applied, BatchFailed, Duplicate, Failed, Invalid, Report
-from worker.postgres import event_log
+from worker.postgres import event_log, findings
 from worker.postgres.durability import Flusher
 from worker.postgres.event_log import Candidate, Claim
 from worker.postgres.ledger import Disposition
@@ -120,11 +120,11 @@ async def _transact(
                 record_changes=record_changes,
                 enabled_actions=enabled_actions,
             )
-        await event_log.note_findings(connection, family.name, effects)
+        await findings.note_findings(connection, family.name, effects)
         corrections = NO_EFFECTS
         if claimed.corrected:
             corrections = await _correct(family, connection, candidates, claimed, record_changes, tolerance)
-        await event_log.note_reuse(connection, claimed.findings)
+        await findings.note_reuse(connection, claimed.findings)
         contexts = _contexts(candidates)
         await action_outbox.enqueue_all(connection, effects.actions, contexts)
         # Last, because other transactions of the family wait for its rows until the commit.
@@ -166,7 +166,7 @@ async def _correct(
     earlier = [_event(candidates[position], tolerance) for position in sorted(claimed.corrected)]
     past = event_log.LoggedPast(family.name, tolerance)
     corrections = await correct(family, connection, earlier, past, record_changes=record_changes)
-    await event_log.note(connection, family.name, corrections)
+    await findings.note(connection, family.name, corrections)
     return corrections
 
 
@@ -179,9 +179,9 @@ def _dispositions(candidates: Sequence[Candidate], claimed: Claim) -> list[tuple
 
 def _report(events: int, claimed: Claim, effects: Effects) -> Report:
     outcomes = (Applied() if position in claimed.positions else Duplicate() for position in range(events))
-    findings = (*effects.findings, *claimed.findings)
-    implausible = sum(finding.kind == IMPLAUSIBLE_TIMESTAMP for finding in findings)
-    return Report(tuple(outcomes), effects.stale, len(findings), implausible)
+    noted = (*effects.findings, *claimed.findings)
+    implausible = sum(finding.kind == IMPLAUSIBLE_TIMESTAMP for finding in noted)
+    return Report(tuple(outcomes), effects.stale, len(noted), implausible)
 
 
 def _event(candidate: Candidate, tolerance: timedelta) -> Event[Payload]:

@@ -21,6 +21,7 @@ from worker.dead_letters.store import waiting_by_origin
 from worker.observability import metrics
 from worker.observability.backoff import repeat_until_stopping
 from worker.observability.errors import safe_summary
+from worker.outbox import action_list
 from worker.outbox import actions as table
 from worker.outbox import changes as outbox
 from worker.postgres.pool import Connection, Database
@@ -115,7 +116,7 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
 
 async def _measure_actions(connection: Connection) -> None:
     """Each kind has a value from the start, so that its first unknown outcome is an increase."""
-    waiting = {(row["kind"], row["state"]): row for row in await connection.fetch(table.COUNTS)}
+    waiting = {(row["kind"], row["state"]): row for row in await connection.fetch(action_list.COUNTS)}
     for kind in {*KINDS, *(kind for kind, _ in waiting)}:
         for state in table.UNFINISHED:
             row = waiting.get((kind, state))

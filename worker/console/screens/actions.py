@@ -12,7 +12,7 @@ from worker.console.contract import Console, Done, NotThere, Parameters, Request
 from worker.console.form import optional_reason, required_reason
 from worker.console.sentences import as_sentence
 from worker.observability.inert_text import json_text
-from worker.outbox import action_changes
+from worker.outbox import action_changes, action_list
 from worker.outbox import actions as table
 from worker.outbox.action_changes import NotChanged
 from worker.postgres.pool import Connection
@@ -79,9 +79,9 @@ async def view(console: Console, parameters: Parameters) -> ActionsScreen:
         raise Refused(400, f"There is no state {state}. The states are {', '.join(table.STATES)}.")
     kind, subject = _filter(parameters, "kind"), _filter(parameters, "subject")
     async with console.database.connection() as connection:
-        counts = await table.counts(connection, MOST_COUNTED)
+        counts = await action_list.counts(connection, MOST_COUNTED)
         after = await _position(connection, parameters.get("after", ""))
-        searched = await table.newest(
+        searched = await action_list.newest(
             connection,
             after,
             # Without a filter by kind, or by state below a subject, each row that is read is shown.
@@ -91,7 +91,7 @@ async def view(console: Console, parameters: Parameters) -> ActionsScreen:
         )
         matching = [one for one in searched if kind in ("", one.kind) and state in ("", one.state)]
         page = matching[:PAGE]
-        actions = await table.listed(connection, [one.action_id for one in page])
+        actions = await action_list.listed(connection, [one.action_id for one in page])
     is_full = len(matching) > PAGE
     is_bounded = not is_full and len(searched) == MOST_SEARCHED
     last = page[-1] if is_full else searched[-1] if is_bounded else None
@@ -116,7 +116,7 @@ async def one(console: Console, parameters: Parameters) -> ActionScreen:
     """Raises: NotThere."""
     action_id = _id(parameters["action_id"])
     async with console.database.connection() as connection:
-        action = await table.get(connection, action_id)
+        action = await action_list.get(connection, action_id)
     if action is None:
         raise NotThere(f"There is no action {action_id}.")
     shown, state = action_changes.shown(action), action["state"]
@@ -164,15 +164,15 @@ def _filter(parameters: Parameters, name: str) -> str:
     return text
 
 
-async def _position(connection: Connection, after: str) -> table.Position | None:
+async def _position(connection: Connection, after: str) -> action_list.Position | None:
     """Raises: Refused."""
     if not after:
         return None
     try:
-        (action,) = await table.listed(connection, [UUID(after)])
+        (action,) = await action_list.listed(connection, [UUID(after)])
     except ValueError:
         raise Refused(400, "The page after this action cannot be shown: there is no such action.") from None
-    return table.Position(action["action_id"], action["created_at"], action["state"], action["kind"])
+    return action_list.Position(action["action_id"], action["created_at"], action["state"], action["kind"])
 
 
 def _id(text: str) -> UUID:

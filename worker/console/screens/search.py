@@ -9,7 +9,7 @@ from consumers.family import Connection
 from worker.console.addresses import entity_path, letter_path
 from worker.console.contract import Console, Elsewhere, Parameters
 from worker.console.row_ids import row_id
-from worker.outbox import actions
+from worker.outbox import action_list
 from worker.tools.explain.lookup import (
     APPLIED_WITHIN,
     NEWEST_LETTERS,
@@ -105,7 +105,7 @@ async def _exact(
         hits += event_hits
         hits += [
             Hit(f"action {action['kind']}", str(event_id), f"/actions/{event_id}")
-            for action in await actions.listed(connection, [event_id])
+            for action in await action_list.listed(connection, [event_id])
         ]
     return hits, remarks
 

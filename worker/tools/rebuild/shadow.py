@@ -16,7 +16,7 @@ from consumers.family import Event
 from consumers.logged import read_logged
 from consumers.registry import FAMILIES
 from worker.observability.errors import StockhookError
-from worker.postgres import event_log
+from worker.postgres import findings
 from worker.postgres.pool import Connection
 from worker.tools.rebuild.tables import ROWS
 
@@ -173,7 +173,7 @@ class Shadow:
         effects = await apply_events(
             FAMILIES[self.family], self.connection, [_event(row, self.tolerance) for row in rows]
         )
-        await event_log.note(self.connection, self.family, effects)
+        await findings.note(self.connection, self.family, effects)
 
     async def _horizon(self) -> int:
         """A number up to which no more events will be logged. Waits for transactions that may do so.
