@@ -15,7 +15,8 @@ from tests.support.events import body, order_created, part_changed, return_updat
 from tests.support.postgres_pair import PostgresPair, fetch_value, postgres_pair
 from tests.support.stack import OVOKO_SECRET, Stack, Worker, http_client, until
 from worker.postgres.durability import Flusher
-from worker.postgres.pool import Database, DatabaseUnavailable
+from worker.postgres.failures import DatabaseUnavailable
+from worker.postgres.pool import Database
 
 # Two servers for each test (`make test-cluster`).
 pytestmark = pytest.mark.cluster

@@ -13,12 +13,8 @@ import pytest
 from deploy.local.services import Services
 from tests.support.stack import until
 from worker.postgres import pool as module
-from worker.postgres.pool import (
-    Connection,
-    Database,
-    DatabaseUnavailable,
-    TransactionConflict,
-)
+from worker.postgres.failures import DatabaseUnavailable, TransactionConflict
+from worker.postgres.pool import Connection, Database
 
 OWN_PID = "SELECT pg_backend_pid()"
 MARKED = "seen"

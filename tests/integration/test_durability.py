@@ -33,7 +33,8 @@ from worker.actions.settlement import Settlement
 from worker.amqp.tap import Delivery
 from worker.dead_letters.archiver import Archiver
 from worker.postgres.durability import WRITE_TO_LOG, Flusher, FlushSession
-from worker.postgres.pool import Connection, Database, DatabaseUnavailable
+from worker.postgres.failures import DatabaseUnavailable
+from worker.postgres.pool import Connection, Database
 
 SETTING = "SELECT current_setting('synchronous_commit')"
 POSITION = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"

@@ -399,8 +399,8 @@ TABLE = (
     Mutant(
         "a lost session counts as a failure of an event",
         "worker/postgres/pool.py",
-        "        if session.is_closed() or _is_over(error):\n            session.terminate()\n",
-        "        if _is_over(error):\n            session.terminate()\n",
+        "        if session.is_closed() or is_over(error):\n            session.terminate()\n",
+        "        if is_over(error):\n            session.terminate()\n",
         "tests/integration/test_database.py::"
         "test_a_session_that_ends_in_a_transaction_means_unavailable_and_the_next_one_works[end_by_message]",
     ),
@@ -414,7 +414,7 @@ TABLE = (
     ),
     Mutant(
         "an outdated plan spends an attempt",
-        "worker/postgres/pool.py",
+        "worker/postgres/failures.py",
         "    asyncpg.InvalidCachedStatementError,\n",
         "",
         "tests/integration/test_schema_changes.py::"

@@ -18,7 +18,7 @@ from worker.console.contract import Action, Console, Done, Export, NotThere, Par
 from worker.console.routes import ACTIONS, EXPORTS, SCREENS
 from worker.console.throttle import BURST
 from worker.postgres.errors import QueryCanceledError
-from worker.postgres.pool import DatabaseUnavailable
+from worker.postgres.failures import DatabaseUnavailable
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin", "Origin": f"http://{HOST}"}
 PROXY = {"console_trusted_proxies": "10.0.0.0/8"}

@@ -13,7 +13,7 @@ from worker.config.database_url import UnsupportedParameter
 from worker.config.settings import BadSettings
 from worker.ingest.spool.spool import SpoolTaken
 from worker.observability.exit_codes import FAILED, MISCONFIGURED, TEMPORARY, UNAVAILABLE, USAGE
-from worker.postgres.pool import DatabaseUnavailable, TransactionConflict
+from worker.postgres.failures import DatabaseUnavailable, TransactionConflict
 from worker.tools.rebuild.shadow import RebuildFailed
 
 
@@ -54,9 +54,9 @@ def test_an_unexpected_error_is_raised() -> None:
         exit_with(ZeroDivisionError())
 
 
-# A validation of the settings reports the first; `worker.amqp.errors.translating` catches every error;
-# `worker.amqp.subscription.SESSION_ENDS` has the last.
-CAUGHT_OTHERWISE = {"BadKey", "ChannelLost", "Nacked", "SwitchedOff"}
+# The pool finds the first in READ_ONLY; a validation of the settings reports the second;
+# `worker.amqp.errors.translating` catches every error; `worker.amqp.subscription.SESSION_ENDS` has the last.
+CAUGHT_OTHERWISE = {"AcceptsNoWrites", "BadKey", "ChannelLost", "Nacked", "SwitchedOff"}
 
 
 def test_an_exception_outside_the_root_is_caught_by_its_name() -> None:

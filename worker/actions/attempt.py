@@ -17,7 +17,8 @@ from worker.marketplaces.clients import Clients
 from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
 from worker.outbox.actions import ClaimedAction, StartedElsewhere
-from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
+from worker.postgres.failures import DatabaseUnavailable, TransactionConflict
+from worker.postgres.pool import Database
 
 # Far longer than an attempt takes: every call has its own deadline and few repetitions.
 ATTEMPT_SECONDS = 300.0

@@ -33,7 +33,8 @@ from worker.outbox import actions as table
 from worker.outbox.actions import ClaimedAction, StartedElsewhere
 from worker.pipeline.decode import attempt_in
 from worker.postgres.durability import commit_durably
-from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
+from worker.postgres.failures import DatabaseUnavailable, TransactionConflict
+from worker.postgres.pool import Database
 
 log = structlog.get_logger(__name__)
 

@@ -31,7 +31,8 @@ from worker.observability.tracing import Kind, Tracer
 from worker.pipeline.circuit_breaker import CircuitBreaker
 from worker.pipeline.decode import attempt_in
 from worker.pipeline.retry_schedule import Exhausted, after_failure, copy_after, failure_times
-from worker.postgres.pool import Database, DatabaseUnavailable, blameless
+from worker.postgres.failures import DatabaseUnavailable, blameless
+from worker.postgres.pool import Database
 
 log = structlog.get_logger(__name__)
 

@@ -18,8 +18,9 @@ from worker.config.subscribers import origin_of
 from worker.dead_letters.store import waiting_by_origin
 from worker.observability.errors import safe_summary
 from worker.postgres.errors import PostgresError, UndefinedTableError
+from worker.postgres.failures import DatabaseUnavailable, TransactionConflict
 from worker.postgres.pauses import Pause, read_all
-from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
+from worker.postgres.pool import Database
 from worker.tools.audit import SourceAccount, accounts
 from worker.tools.ops_ports import NoAnswer, Process, read_processes
 from worker.tools.status import last_logged

@@ -34,12 +34,8 @@ from worker.observability.errors import safe_summary
 from worker.observability.failpoints import failpoint
 from worker.postgres.durability import commit_durably
 from worker.postgres.errors import InternalServerError, OperatorInterventionError
-from worker.postgres.pool import (
-    Database,
-    DatabaseUnavailable,
-    TransactionConflict,
-    blameless,
-)
+from worker.postgres.failures import DatabaseUnavailable, TransactionConflict, blameless
+from worker.postgres.pool import Database
 
 log = structlog.get_logger(__name__)
 

@@ -20,8 +20,9 @@ from worker.dead_letters.replay import AnotherRuns, Journal, Replay, Tally, excl
 from worker.observability.backoff import repeat_until_stopping, sleep_unless_stopping
 from worker.observability.errors import reason_of, safe_summary
 from worker.observability.failpoints import failpoint
+from worker.postgres.failures import DatabaseUnavailable, TransactionConflict
 from worker.postgres.locks import AdvisoryLock
-from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
+from worker.postgres.pool import Database
 
 log = structlog.get_logger(__name__)
 

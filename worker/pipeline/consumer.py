@@ -37,7 +37,8 @@ from worker.pipeline.transaction import apply_batch, record_copies
 from worker.pipeline.turns import Turn, Turns
 from worker.postgres import poison
 from worker.postgres.durability import Flusher
-from worker.postgres.pool import Database, DatabaseUnavailable, blameless
+from worker.postgres.failures import DatabaseUnavailable, blameless
+from worker.postgres.pool import Database
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,8 @@ from worker.amqp.subscription import SESSION_ENDS
 from worker.amqp.tap import Delivery
 from worker.pipeline.decode import identity_of
 from worker.postgres import poison
-from worker.postgres.pool import Database, DatabaseUnavailable, blameless
+from worker.postgres.failures import DatabaseUnavailable, blameless
+from worker.postgres.pool import Database
 
 # Added by quorum queues: how often the message was delivered and returned because its consumer was lost.
 LOSSES_HEADER = "x-delivery-count"

@@ -10,8 +10,9 @@ from consumers.registry import FAMILIES
 from worker.amqp.switch import Switch
 from worker.observability import metrics
 from worker.observability.backoff import sleep_unless_stopping
+from worker.postgres.failures import DatabaseUnavailable, blameless
 from worker.postgres.pauses import Pause, read_all
-from worker.postgres.pool import Database, DatabaseUnavailable, blameless
+from worker.postgres.pool import Database
 
 log = structlog.get_logger(__name__)
 

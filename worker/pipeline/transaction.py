@@ -29,8 +29,9 @@ from worker.pipeline.outcome import Applied, BatchFailed, Duplicate, Failed, Inv
 from worker.postgres import event_log, findings
 from worker.postgres.durability import Flusher
 from worker.postgres.event_log import Candidate, Claim
+from worker.postgres.failures import DatabaseUnavailable, TransactionConflict
 from worker.postgres.ledger import Disposition
-from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
+from worker.postgres.pool import Database
 
 NO_EFFECTS = Effects(0, frozenset(), frozenset(), ())
 

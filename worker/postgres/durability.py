@@ -22,15 +22,8 @@ from weakref import WeakKeyDictionary
 import structlog
 
 from worker.observability import metrics
-from worker.postgres.pool import (
-    Connection,
-    Database,
-    DatabaseUnavailable,
-    Session,
-    blameless,
-    commit,
-    session_of,
-)
+from worker.postgres.failures import DatabaseUnavailable, blameless
+from worker.postgres.pool import Connection, Database, Session, commit, session_of
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,8 @@ import structlog
 
 from worker.observability.backoff import ShutdownRequested, retry_until_available, sleep_unless_stopping
 from worker.observability.errors import safe_summary
-from worker.postgres.pool import Database, DatabaseUnavailable, blameless
+from worker.postgres.failures import DatabaseUnavailable, blameless
+from worker.postgres.pool import Database
 
 log = structlog.get_logger(__name__)
 

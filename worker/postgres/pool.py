@@ -10,9 +10,9 @@ anything else                                  | none                  | as it i
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import asyncpg
@@ -21,13 +21,22 @@ from asyncpg.pool import PoolConnectionProxy
 
 from worker.config.database_url import DatabaseUrl
 from worker.observability import metrics
-from worker.observability.errors import StockhookError, refused_certificate, safe_summary
-from worker.observability.exit_codes import MISCONFIGURED, UNAVAILABLE
+from worker.observability.errors import safe_summary
 from worker.postgres.backends import backend_of, share_a_backend
+from worker.postgres.failures import (
+    CONFLICTS,
+    LACKS_RESOURCES,
+    READ_ONLY,
+    AcceptsNoWrites,
+    DatabaseUnavailable,
+    SessionsShared,
+    TransactionConflict,
+    blameless,
+    is_over,
+    reason_of,
+)
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 # Generic only in the stubs.
 if TYPE_CHECKING:
@@ -73,91 +82,6 @@ SELECT set_config(name, 'lz4', false)
 FROM pg_settings
 WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)
 """
-
-
-POOL_BY_SESSION = (
-    "have it pool by session (in PgBouncer, pool_mode = session), or name Postgres itself in "
-    "STOCKHOOK_DATABASE_URL"
-)
-
-
-class DatabaseUnavailable(StockhookError):
-    """Postgres cannot be reached, refuses connections, or is starting, stopping or in recovery."""
-
-    exit_code = UNAVAILABLE
-
-    @property
-    def sentence(self) -> str:
-        return f"cannot reach the database ({self}): see STOCKHOOK_DATABASE_URL"
-
-
-class TransactionConflict(StockhookError):
-    """A repetition may succeed: serialization failure, deadlock, lock timeout, outdated plan."""
-
-    @property
-    def sentence(self) -> str:
-        return f"it failed: {safe_summary(self)}"
-
-
-class SessionsShared(StockhookError):
-    """A pooler in front of Postgres shares its sessions between clients."""
-
-    exit_code = MISCONFIGURED
-
-    def __str__(self) -> str:
-        return (
-            "the pooler in front of Postgres shares its sessions between clients, which loses settings, "
-            f"locks and notifications: {POOL_BY_SESSION}"
-        )
-
-
-class _AcceptsNoWrites(Exception):
-    """The session's server was made read-only, or is a standby."""
-
-
-# The session ends with it, whether or not the driver has noticed.
-_SESSION_IS_OVER = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.DatabaseDroppedError,
-    asyncpg.IdleSessionTimeoutError,
-    # The server has other statements under these names: a pooler gave the session to others meanwhile.
-    asyncpg.InvalidSQLStatementNameError,
-    asyncpg.DuplicatePreparedStatementError,
-    OSError,
-    TimeoutError,
-)
-# After a failover that keeps sessions open: they continue, and can never write again.
-_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, _AcceptsNoWrites)
-# No event causes these, and they last until the server is repaired.
-_LACKS_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)
-_CONFLICTS = (
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.LockNotAvailableError,
-    # The schema changed since a statement was prepared. The driver prepares it again.
-    asyncpg.InvalidCachedStatementError,
-    asyncpg.OutdatedSchemaCacheError,
-)
-# FATAL and PANIC end a session, whatever their code.
-_ENDING_SEVERITIES = ("FATAL", "PANIC")
-
-
-async def blameless(work: Awaitable[T]) -> T:
-    """Await a write that belongs to no event: a failure in it counts against none.
-
-    Raises:
-        DatabaseUnavailable
-    """
-    try:
-        return await work
-    except DatabaseUnavailable:
-        raise
-    except Exception as error:
-        reason = str(error) if isinstance(error, TransactionConflict) else safe_summary(error)
-        raise DatabaseUnavailable(reason) from error
 
 
 class Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.Connection):  # type: ignore[misc]  # generic in the stubs alone
@@ -244,23 +168,23 @@ class Database:
         except (DatabaseUnavailable, SessionsShared):
             raise
         except Exception as error:
-            raise DatabaseUnavailable(_reason(error)) from error
+            raise DatabaseUnavailable(reason_of(error)) from error
         finally:
             self._waiting -= 1
 
     def _raise_translated(self, error: Exception, session: Session) -> None:
         """Translate an error of the driver, and close connections that must not be used again."""
-        if isinstance(error, _READ_ONLY):
+        if isinstance(error, READ_ONLY):
             self._close_sessions(idle_only=False)
-            raise DatabaseUnavailable(_reason(error)) from error
-        if session.is_closed() or _is_over(error):
+            raise DatabaseUnavailable(reason_of(error)) from error
+        if session.is_closed() or is_over(error):
             session.terminate()
             self._close_sessions(idle_only=True)
-            raise DatabaseUnavailable(_reason(error)) from error
-        if isinstance(error, _CONFLICTS):
+            raise DatabaseUnavailable(reason_of(error)) from error
+        if isinstance(error, CONFLICTS):
             raise TransactionConflict(safe_summary(error)) from error
-        if isinstance(error, _LACKS_RESOURCES):
-            raise DatabaseUnavailable(_reason(error)) from error
+        if isinstance(error, LACKS_RESOURCES):
+            raise DatabaseUnavailable(reason_of(error)) from error
         if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
             session.terminate()
 
@@ -288,7 +212,7 @@ class Database:
                 yield connection
             except Exception as error:
                 # A session that is over would not answer, and is closed.
-                if not (session.is_closed() or _is_over(error)):
+                if not (session.is_closed() or is_over(error)):
                     await connection.execute("ROLLBACK")
                 raise
             if await commit(connection, "COMMIT") != "COMMIT":
@@ -305,7 +229,7 @@ class Database:
     async def _ping(self) -> None:
         async with self.connection() as connection:
             if not await connection.fetchval(ACCEPTS_WRITES):
-                raise _AcceptsNoWrites
+                raise AcceptsNoWrites
 
     async def _open_pool(self) -> Pool:
         if self._pool is None:
@@ -333,7 +257,7 @@ class Database:
             try:
                 session = await self._connect_to({"host": host, "port": port}, arguments)
             except Exception as error:
-                refusals.append(_reason(error) if len(self._hosts) == 1 else f"{host}: {_reason(error)}")
+                refusals.append(reason_of(error) if len(self._hosts) == 1 else f"{host}: {reason_of(error)}")
                 last = error
                 continue
             self._hosts.remove((host, port))
@@ -434,23 +358,3 @@ async def _release(pool: Pool, connection: Connection, session: Session) -> None
         await pool.release(connection)
     except Exception:
         session.terminate()
-
-
-def _is_over(error: Exception) -> bool:
-    severity = getattr(error, "severity_en", None)
-    return isinstance(error, _SESSION_IS_OVER) or severity in _ENDING_SEVERITIES
-
-
-def _reason(error: Exception) -> str:
-    """Why Postgres is unavailable, without quoting a value."""
-    cause = _first(error)
-    if isinstance(cause, (*_READ_ONLY, asyncpg.TargetServerAttributeNotMatched)):
-        return "it accepts no writes: it is read-only, or a standby"
-    return refused_certificate(cause) or safe_summary(cause)
-
-
-def _first(error: BaseException) -> BaseException:
-    """The driver's first error, before the one that the connection is closed."""
-    while isinstance(error, asyncpg.InterfaceError) and error.__context__ is not None:
-        error = error.__context__
-    return error

@@ -33,8 +33,9 @@ from worker.pipeline.consumer import Consumer
 from worker.pipeline.pause_watch import PauseWatch
 from worker.postgres.durability import Flusher
 from worker.postgres.event_log import add_months_regularly
+from worker.postgres.failures import DatabaseUnavailable
 from worker.postgres.migrations import pending
-from worker.postgres.pool import Database, DatabaseUnavailable
+from worker.postgres.pool import Database
 from worker.postgres.retention import retain_regularly
 from worker.processes.queue_metrics import measure_queues_regularly, measure_tables_regularly
 from worker.tools.audit import measure_regularly

@@ -30,8 +30,9 @@ from worker.dead_letters.unhandled_store import count_by_type
 from worker.observability.errors import safe_summary
 from worker.postgres import pauses
 from worker.postgres.errors import PostgresError, UndefinedTableError
+from worker.postgres.failures import DatabaseUnavailable
 from worker.postgres.pauses import Pause
-from worker.postgres.pool import Connection, Database, DatabaseUnavailable
+from worker.postgres.pool import Connection, Database
 
 COUNTED_TABLES = (
     "event_log",

@@ -14,8 +14,8 @@ from worker.dead_letters.store import Selection, groups
 from worker.observability.errors import safe_summary
 from worker.postgres import pauses
 from worker.postgres.errors import PostgresError
+from worker.postgres.failures import DatabaseUnavailable, TransactionConflict
 from worker.postgres.pauses import AlreadyPaused
-from worker.postgres.pool import DatabaseUnavailable, TransactionConflict
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 

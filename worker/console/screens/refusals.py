@@ -8,7 +8,8 @@ from worker.console.refusals import Refusals
 from worker.dead_letters.unhandled_store import TypeCount, count_by_type
 from worker.observability.errors import safe_summary
 from worker.postgres.errors import PostgresError
-from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
+from worker.postgres.failures import DatabaseUnavailable, TransactionConflict
+from worker.postgres.pool import Database
 
 # How long the counts of unhandled events are shown to all viewers.
 UNHANDLED_SECONDS = 15.0

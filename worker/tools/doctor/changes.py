@@ -26,7 +26,8 @@ from worker.config.subscribers import Subscriber, origin_of
 from worker.config.urls import port_of
 from worker.dead_letters.store import waiting_by_origin
 from worker.postgres.errors import PostgresError
-from worker.postgres.pool import Database, DatabaseUnavailable, SessionsShared
+from worker.postgres.failures import DatabaseUnavailable, SessionsShared
+from worker.postgres.pool import Database
 
 # Far longer than publishing takes, unless consumers are behind.
 LONGEST_WAIT_SECONDS = 60.0

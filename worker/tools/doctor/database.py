@@ -20,14 +20,9 @@ from worker.config.settings import Settings
 from worker.observability.errors import safe_summary
 from worker.postgres import pauses
 from worker.postgres.errors import InsufficientPrivilegeError, PostgresError
+from worker.postgres.failures import POOL_BY_SESSION, DatabaseUnavailable, SessionsShared
 from worker.postgres.migrations import pending
-from worker.postgres.pool import (
-    POOL_BY_SESSION,
-    Connection,
-    Database,
-    DatabaseUnavailable,
-    SessionsShared,
-)
+from worker.postgres.pool import Connection, Database
 
 OLDEST = 150_000
 
