@@ -34,12 +34,12 @@ from worker.ingest.exchange import (
     too_large,
     unauthorized,
 )
-from worker.ingest.log_limit import REFUSAL_LOG_SECONDS, UNKNOWN_PATH_LOG_SECONDS, LogLimit
 from worker.ingest.openapi import openapi_document
+from worker.ingest.request_log import RequestLog
 from worker.ingest.request_trace import RequestTrace
 from worker.intake.authentication import position
 from worker.intake.content_encoding import NotDecoded, TooLarge, decoded, is_encoded
-from worker.intake.gateway import authenticate, evidence_headers, inert, is_signature_due
+from worker.intake.gateway import authenticate, evidence_headers, is_signature_due
 from worker.intake.intake import Accepted, Intake, Unauthorized, Unreadable, accept
 from worker.intake.signature import Claim, Verified, read_claims
 from worker.intake.signature import Refused as RefusedSignature
@@ -49,9 +49,6 @@ from worker.observability import metrics, tracing
 from worker.observability.ops_server import readiness
 
 log = structlog.get_logger(__name__)
-
-# The maximum length of a foreign text in a log line.
-LONGEST_LOGGED = 200
 
 WEBHOOKS = "/webhooks"
 PROBES = ("/livez", "/readyz", "/openapi.json")
@@ -85,8 +82,7 @@ class Ingest:
     _reader: BodyReader = field(init=False)
     # Several threads at once would slow down the event loop, and together be no faster.
     _one_large_body: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
-    _unknown_paths: LogLimit = field(default_factory=lambda: LogLimit(UNKNOWN_PATH_LOG_SECONDS))
-    _refusals: LogLimit = field(default_factory=lambda: LogLimit(REFUSAL_LOG_SECONDS))
+    _log: RequestLog = field(default_factory=RequestLog)
 
     def __post_init__(self) -> None:
         self._encryptor = self.settings.encryptor
@@ -111,13 +107,13 @@ class Ingest:
         except Refused as error:
             refusal = error
         except Exception:
-            log.exception("request.failed", path=inert(request.path, LONGEST_LOGGED))
+            self._log.failed(request)
             refusal = Refused(500, "Our fault", "The event was not stored: send it again.")
         if marketplace is not None:
             metrics.RECEIVED.labels(marketplace.name, refusal.result).inc()
             if trace is not None:
                 trace.refused(refusal.response.status)
-            self._log_refusal(marketplace, request, refusal)
+            self._log.refused(marketplace.name, request, refusal)
         return refusal.response
 
     def _without_prefix(self, path: str) -> str:
@@ -128,35 +124,11 @@ class Ingest:
         inside = path.removeprefix(prefix)
         return inside if inside != path and inside.startswith("/") else OUTSIDE
 
-    def _log_refusal(self, marketplace: Marketplace, request: Request, refusal: Refused) -> None:
-        unlogged = self._refusals.unlogged(f"{marketplace.name} {refusal.result}")
-        if unlogged is not None:
-            log.warning(
-                "request.refused",
-                provider=marketplace.name,
-                result=refusal.result,
-                reason=str(refusal),
-                **_sender(request),
-                unlogged_before=unlogged,
-            )
-
-    def _note_unknown_path(self, request: Request) -> None:
-        """Webhooks sent to a wrong address."""
-        metrics.UNKNOWN_PATHS.inc()
-        unlogged = self._unknown_paths.unlogged()
-        if unlogged is not None:
-            log.warning(
-                "path.unknown",
-                path=inert(request.path, LONGEST_LOGGED),
-                method=inert(request.method, LONGEST_LOGGED),
-                **_sender(request),
-                unlogged_before=unlogged,
-            )
-
     async def _serve_other(self, request: Request, path: str) -> Response:
         if path not in PROBES:
             if f"{WEBHOOKS}/" in f"{_tidy(request.path)}/":
-                self._note_unknown_path(request)
+                metrics.UNKNOWN_PATHS.inc()
+                self._log.unknown_path(request)
             prefix = self.settings.ingest_path_prefix
             addresses = " and ".join(f"{prefix}{known}" for known in _MARKETPLACE_OF_PATH)
             raise Refused(404, "Not found", f"Webhooks go to {addresses}.")
@@ -377,14 +349,6 @@ _MARKETPLACE_OF_PATH = {marketplace.path: marketplace for marketplace in MARKETP
 def _tidy(path: str) -> str:
     """The path without trailing and doubled slashes, which people easily type."""
     return "/" + "/".join(filter(None, path.split("/")))
-
-
-def _sender(request: Request) -> dict[str, str]:
-    """The sender, for the log."""
-    sender = {"client": request.client}
-    if request_id := request.headers.get("x-request-id"):
-        sender["request_id"] = inert(request_id, LONGEST_LOGGED)
-    return sender
 
 
 @cache
