@@ -13,9 +13,9 @@ from tests.support.applied_events import apply, database_of, flusher_of, item
 from tests.support.events import buyback, part_changed
 from tests.support.stack import Stack
 from worker.amqp.tap import Delivery
-from worker.dead_letters import store
+from worker.dead_letters import search, store
 from worker.dead_letters.message import read_letter
-from worker.dead_letters.store import Selection
+from worker.dead_letters.search import Selection
 from worker.pipeline.decode import Decoded
 from worker.pipeline.outcome import Applied, Duplicate, Outcome
 from worker.pipeline.transaction import apply_batch
@@ -152,7 +152,7 @@ async def test_a_replay_is_applied_once_its_content_is(stack: Stack, is_logged: 
 async def _begin_replay(database: Database, dead: Decoded) -> int:
     async with database.connection() as connection:
         await store.insert(connection, [read_letter("inventory", _dead(dead))])
-        [letter] = await store.select(connection, Selection())
+        [letter] = await search.select(connection, Selection())
         envelope = dead.candidate.envelope
         await connection.fetch(
             store.MARK_REPLAYING,

@@ -18,7 +18,8 @@ from worker.console.letter_filters import (
 from worker.dead_letters.bulk_jobs import criteria_of
 from worker.dead_letters.bulk_jobs import selection_of as selection_of_criteria
 from worker.dead_letters.job_runner import FURTHER, MOST_EXAMPLES, MOST_OUTCOMES, Outcomes
-from worker.dead_letters.store import Selection, State
+from worker.dead_letters.search import Selection
+from worker.dead_letters.store import State
 
 GIVE_A_REASON = "Nothing was done: give a reason"
 TOO_LONG = "Nothing was done: a reason has 500 characters at most"

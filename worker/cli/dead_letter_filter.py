@@ -9,7 +9,8 @@ from cyclopts import Parameter
 
 from worker.cli.context import WrongUsage
 from worker.dead_letters.criteria import BadCriterion, instant_of, origin_of
-from worker.dead_letters.store import Selection, State
+from worker.dead_letters.search import Selection
+from worker.dead_letters.store import State
 
 T = TypeVar("T")
 

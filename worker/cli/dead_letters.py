@@ -19,15 +19,16 @@ from worker.cli.startup import load_context, traced
 from worker.cli.terminal import say
 from worker.config.settings import Settings
 from worker.dead_letters import edit as editing
-from worker.dead_letters import store
+from worker.dead_letters import search, store
 from worker.dead_letters.audit_trail import note_revealed, who
 from worker.dead_letters.change import accept_repair, change, in_editor, require_waiting
 from worker.dead_letters.change import discard as discard_letters
 from worker.dead_letters.json_repair import fault, repair
 from worker.dead_letters.plaintext import remove_leftovers
 from worker.dead_letters.refusal import CommandRefused
+from worker.dead_letters.search import Selection
 from worker.dead_letters.shown_body import shown_body
-from worker.dead_letters.store import Action, Selection, State
+from worker.dead_letters.store import Action, State
 from worker.observability.resolver import run_loop
 
 dead = App(name="dead", help="Find, inspect, repair, replay and discard dead letters.")
@@ -61,8 +62,8 @@ def list_(
 
 async def _list(settings: Settings, selection: Selection, limit: int, json: bool) -> None:
     async with open_database(settings, "dead") as database, database.connection() as connection:
-        letters = await store.select(connection, selection, limit=max(1, limit))
-        total = await store.count(connection, selection)
+        letters = await search.select(connection, selection, limit=max(1, limit))
+        total = await search.count(connection, selection)
     if json:
         print_json([screen.as_json(letter) for letter in letters])
         return
@@ -71,7 +72,7 @@ async def _list(settings: Settings, selection: Selection, limit: int, json: bool
 
 async def _list_groups(settings: Settings, selection: Selection, json: bool) -> None:
     async with open_database(settings, "dead") as database, database.connection() as connection:
-        groups = await store.groups(connection, selection)
+        groups = await search.groups(connection, selection)
     if json:
         print_json(groups)
     else:

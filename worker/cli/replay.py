@@ -9,11 +9,11 @@ from worker.amqp.errors import Unroutable
 from worker.cli.context import open_database, print_json
 from worker.cli.terminal import console, say
 from worker.config.settings import Settings
-from worker.dead_letters import replay, store
+from worker.dead_letters import replay, search
 from worker.dead_letters.audit_trail import who
 from worker.dead_letters.dry_run import outcome_of
 from worker.dead_letters.refusal import CommandRefused
-from worker.dead_letters.store import Selection
+from worker.dead_letters.search import Selection
 from worker.observability.exit_codes import FAILED
 
 
@@ -24,7 +24,7 @@ async def print_dry_run(settings: Settings, selection: Selection, json: bool) ->
     async with open_database(settings, "dead") as database:
         while True:
             async with database.connection() as connection:
-                letters = await store.select(connection, selection, after=after, limit=100)
+                letters = await search.select(connection, selection, after=after, limit=100)
             if not letters:
                 break
             after = letters[-1].dead_letter_id

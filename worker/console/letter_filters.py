@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from worker.console.row_ids import row_id
 from worker.dead_letters.criteria import BadCriterion, instant_of, origin_of
-from worker.dead_letters.store import Selection, State
+from worker.dead_letters.search import Selection
+from worker.dead_letters.store import State
 from worker.observability.inert_text import visible
 
 FILTERS = ("origin", "state", "reason", "fingerprint", "type", "entity", "since", "until", "gateway_id")

@@ -9,8 +9,9 @@ from typing import Any, Self
 import orjson
 
 from consumers.family import Connection
-from worker.dead_letters import store
-from worker.dead_letters.store import Selection, State
+from worker.dead_letters import search, store
+from worker.dead_letters.search import Selection
+from worker.dead_letters.store import State
 from worker.observability.errors import StockhookError
 from worker.postgres import operator_audit
 from worker.postgres.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass
@@ -246,11 +247,11 @@ async def make(
     Raises:
         JobRefused: No letter matches.
     """
-    async with store.searching(database) as connection:
+    async with search.searching(database) as connection:
         newest = await store.last_id(connection)
         last_id = newest if last_id is None else min(last_id, newest)
         selection = replace(selection, states=STATES[kind], last_id=last_id)
-        matched = await store.count(connection, selection)
+        matched = await search.count(connection, selection)
         if not matched:
             raise JobRefused("No dead letter that waits matches any more. Nothing was started.")
         criteria = orjson.dumps(criteria_of(selection)).decode()

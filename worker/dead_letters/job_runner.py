@@ -13,7 +13,7 @@ from consumers.family import Connection
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable, Unroutable
 from worker.config.settings import Settings
-from worker.dead_letters import bulk_jobs, store
+from worker.dead_letters import bulk_jobs, search, store
 from worker.dead_letters.bulk_jobs import MOST_LISTED, Job, JobLost, JobState, Kind
 from worker.dead_letters.dry_run import outcome_of
 from worker.dead_letters.replay import AnotherRuns, Journal, Replay, Tally, exclusive
@@ -113,10 +113,10 @@ class JobRunner:
         journal = _JobJournal(job, self.stopping)
         state, note = JobState.DONE, None
         try:
-            async with store.searching(self.database) as connection:
+            async with search.searching(self.database) as connection:
                 await journal.check(connection)
                 if job.total is None:
-                    total = await store.count(connection, job.selection)
+                    total = await search.count(connection, job.selection)
                     await connection.execute(bulk_jobs.SET_TOTAL, job.job_id, total)
             match job.kind:
                 case Kind.REPLAY:
@@ -178,9 +178,9 @@ class JobRunner:
     async def _discard(self, job: Job, journal: "_JobJournal") -> None:
         discarded, position = int(job.tally.get("discarded", 0)), job.position
         while True:
-            async with store.searching(self.database) as connection:
+            async with search.searching(self.database) as connection:
                 await journal.check(connection)
-                ids = await store.ids(connection, job.selection, after=position, limit=DISCARDED_TOGETHER)
+                ids = await search.ids(connection, job.selection, after=position, limit=DISCARDED_TOGETHER)
                 if not ids:
                     return
                 done = await store.discard(connection, ids, job.actor, job.audit_reason)
@@ -192,8 +192,8 @@ class JobRunner:
         outcomes = Outcomes(dict(job.tally.get("outcomes", {})))
         position = job.position
         while True:
-            async with store.searching(self.database) as connection:
-                letters = await store.select(connection, job.selection, after=position, limit=TRIED_TOGETHER)
+            async with search.searching(self.database) as connection:
+                letters = await search.select(connection, job.selection, after=position, limit=TRIED_TOGETHER)
             if not letters:
                 return
             for letter in letters:

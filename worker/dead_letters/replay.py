@@ -14,9 +14,10 @@ from consumers.family import Connection
 from consumers.registry import FAMILIES
 from worker.amqp.channel import Channel
 from worker.amqp.connection import Broker
-from worker.dead_letters import store
+from worker.dead_letters import search, store
 from worker.dead_letters.replay_message import Ready, Unready, prepare, publish_traced
-from worker.dead_letters.store import Action, Selection, State, StoredLetter
+from worker.dead_letters.search import Selection
+from worker.dead_letters.store import Action, State, StoredLetter
 from worker.observability import tracing
 from worker.observability.errors import StockhookError
 from worker.observability.failpoints import failpoint
@@ -135,7 +136,7 @@ class Replay:
             async with self.database.connection() as connection:
                 # What comes back meanwhile has a higher id.
                 selection = replace(selection, last_id=await store.last_id(connection))
-                self.tally.total = await store.count(connection, selection)
+                self.tally.total = await search.count(connection, selection)
             return await self.run_exclusively(selection, started_at)
 
     async def run_exclusively(self, selection: Selection, started_at: datetime) -> Tally:
@@ -164,8 +165,8 @@ class Replay:
         size = max(1, min(100, int(self.rate / 5)))
         began, replayed_before = monotonic(), self.tally.replayed
         while self.tally.stopped is None:
-            async with store.searching(self.database) as connection:
-                letters = await store.select(connection, selection, after=self.position, limit=size)
+            async with search.searching(self.database) as connection:
+                letters = await search.select(connection, selection, after=self.position, limit=size)
             if not letters:
                 return
             await self._publish(channel, letters, started_at)

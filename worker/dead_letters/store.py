@@ -1,7 +1,6 @@
 """The tables `dead_letters` and `dead_letter_audit`."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from enum import StrEnum
@@ -34,104 +33,20 @@ SELECT $1::uuid, $2::text, $3::uuid, $4::text, $5::text, $6::text, $7::text, $8:
 ON CONFLICT (message_key) DO NOTHING
 """
 
-# The arguments of a Selection, in their order.
-_OF_THE_SELECTION = """
-FROM dead_letters
-WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY($1))
-    AND ($2::text IS NULL OR origin = $2)
-    AND ($3::text IS NULL OR position(lower($3) IN lower(reason)) > 0)
-    AND ($4::text IS NULL OR fingerprint = $4)
-    AND ($5::text IS NULL OR type = $5)
-    AND ($6::text IS NULL OR entity_id = $6)
-    AND ($7::timestamptz IS NULL OR arrived_at >= $7)
-    AND ($8::timestamptz IS NULL OR arrived_at < $8)
-    AND ($9::text[] IS NULL OR state = ANY($9))
-    AND ($10::text IS NULL OR EXISTS (
-        SELECT
-        FROM jsonb_each_text(evidence) AS named (name, value)
-        WHERE value = $10 AND name <> 'gateway_attempt'
-    ))
-    AND ($11::bigint IS NULL OR dead_letter_id <= $11)
-"""
-
-# From the letter that follows one.
-_PAGE = """
-    AND dead_letter_id > $12
-ORDER BY dead_letter_id
-LIMIT $13
-"""
-
 # The columns of a StoredLetter.
-_SELECT_LETTER = """
+SELECT_LETTER = """
 SELECT dead_letter_id, origin, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
     attempts, received_at, first_failed_at, last_failed_at, arrived_at, headers, body, original_body,
     provenance, evidence, replayed_as, replay_of
 """
 
-SELECT_LETTERS = _SELECT_LETTER + _OF_THE_SELECTION + _PAGE
-
-# Without headers and body.
-SELECT_SUMMARIES = (
-    """
-SELECT dead_letter_id, origin, state, provider, type, entity_id, reason, fingerprint, attempts, arrived_at,
-    replay_of
-"""
-    + _OF_THE_SELECTION
-    + _PAGE
-)
-
-SELECT_IDS = "SELECT dead_letter_id" + _OF_THE_SELECTION + _PAGE
-
 # A Selection of one id would read the whole primary key once its plan is cached.
 GET_LETTER = (
-    _SELECT_LETTER
+    SELECT_LETTER
     + """FROM dead_letters
 WHERE dead_letter_id = $1
 """
 )
-
-COUNT_LETTERS = "SELECT count(*)" + _OF_THE_SELECTION
-
-_GROUPS = """
-SELECT fingerprint, origin, min(reason) AS reason, count(*) AS letters,
-    array_agg(DISTINCT type ORDER BY type) AS types, min(arrived_at) AS first_at, max(arrived_at) AS last_at
-"""
-
-_GROUPED = """
-GROUP BY fingerprint, origin
-ORDER BY letters DESC, fingerprint, origin
-"""
-
-GROUP_LETTERS = _GROUPS + _OF_THE_SELECTION + _GROUPED
-
-# Of a limited number of letters: a table of any size has an answer in time.
-COUNT_AT_MOST = (
-    "SELECT count(*) FROM (SELECT"
-    + _OF_THE_SELECTION
-    + """
-    AND dead_letter_id > $12
-LIMIT $13
-) AS limited
-"""
-)
-
-GROUP_AT_MOST = (
-    _GROUPS
-    + """FROM (
-SELECT fingerprint, origin, reason, type, arrived_at
-"""
-    + _OF_THE_SELECTION
-    + """
-    AND dead_letter_id > $12
-LIMIT $13
-) AS limited"""
-    + _GROUPED
-    + """LIMIT $14
-"""
-)
-
-# A cached plan has to fit all criteria, so it reads the whole table.
-PLAN_FOR_THESE_CRITERIA = "SET LOCAL plan_cache_mode = force_custom_plan"
 
 LAST_ID = "SELECT coalesce(max(dead_letter_id), 0) FROM dead_letters"
 
@@ -312,30 +227,6 @@ def provenance_of(letter: StoredLetter) -> Provenance:
     return provenance_in(letter.origin, envelope)
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Criteria for dead letters; None matches all. `reason` matches a part of the reason.
-
-    `gateway_id` is an id or a URL that the gateway or the proxy gave the request; `last_id` the highest id.
-    """
-
-    ids: tuple[int, ...] | None = None
-    origin: str | None = None
-    reason: str | None = None
-    fingerprint: str | None = None
-    type: str | None = None
-    entity: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    states: tuple[State, ...] | None = (State.WAITING,)
-    gateway_id: str | None = None
-    last_id: int | None = None
-
-    def arguments(self) -> tuple[object, ...]:
-        """In the order of the statements' parameters."""
-        return astuple(self)
-
-
 async def waiting_by_origin(connection: Connection) -> dict[str, int]:
     """How many dead letters wait in the table. An origin without any is left out."""
     return {row["origin"]: row["letters"] for row in await connection.fetch(WAITING_BY_ORIGIN)}
@@ -344,35 +235,6 @@ async def waiting_by_origin(connection: Connection) -> dict[str, int]:
 async def insert(connection: Connection, letters: Iterable[Letter]) -> None:
     for letter in letters:
         await connection.execute(INSERT_LETTER, *astuple(letter))
-
-
-async def select(
-    connection: Connection, selection: Selection, *, after: int = 0, limit: int = 1000
-) -> list[StoredLetter]:
-    """Those meant, the oldest first, from the one that follows `after`."""
-    rows = await connection.fetch(SELECT_LETTERS, *selection.arguments(), after, limit)
-    return [StoredLetter.of(row) for row in rows]
-
-
-@asynccontextmanager
-async def searching(database: Database) -> AsyncIterator[Connection]:
-    """A connection for selections with few or many criteria: each statement is planned for its own."""
-    async with database.transaction() as connection:
-        await connection.execute(PLAN_FOR_THESE_CRITERIA)
-        yield connection
-
-
-async def summaries(
-    connection: Connection, selection: Selection, *, after: int, limit: int
-) -> list[Mapping[str, Any]]:
-    """Those meant without headers and body, the oldest first, from the one that follows `after`."""
-    return await connection.fetch(SELECT_SUMMARIES, *selection.arguments(), after, limit)
-
-
-async def ids(connection: Connection, selection: Selection, *, after: int, limit: int) -> list[int]:
-    """Of those meant, in ascending order, from the one that follows `after`."""
-    rows = await connection.fetch(SELECT_IDS, *selection.arguments(), after, limit)
-    return [row["dead_letter_id"] for row in rows]
 
 
 async def get(database: Database, dead_letter_id: int) -> StoredLetter:
@@ -389,34 +251,10 @@ async def history(connection: Connection, dead_letter_id: int) -> list[dict[str,
     return [dict(row) for row in await connection.fetch(ACTIONS, dead_letter_id)]
 
 
-async def count(connection: Connection, selection: Selection) -> int:
-    rows = await connection.fetch(COUNT_LETTERS, *selection.arguments())
-    return int(rows[0]["count"])
-
-
-async def count_at_most(connection: Connection, selection: Selection, *, after: int, limit: int) -> int:
-    """How many of those that follow `after` are meant; the count ends at the limit."""
-    rows = await connection.fetch(COUNT_AT_MOST, *selection.arguments(), after, limit)
-    return int(rows[0]["count"])
-
-
-async def groups_at_most(
-    connection: Connection, selection: Selection, *, after: int, letters: int, limit: int
-) -> list[dict[str, Any]]:
-    """As `groups`, of at most this many letters, and at most this many groups."""
-    rows = await connection.fetch(GROUP_AT_MOST, *selection.arguments(), after, letters, limit)
-    return [dict(row) for row in rows]
-
-
 async def last_id(connection: Connection) -> int:
     """The highest id so far; 0 if there is no letter."""
     rows = await connection.fetch(LAST_ID)
     return int(rows[0]["coalesce"])
-
-
-async def groups(connection: Connection, selection: Selection) -> list[dict[str, Any]]:
-    """One per kind of failure and origin, those with the most letters first."""
-    return [dict(row) for row in await connection.fetch(GROUP_LETTERS, *selection.arguments())]
 
 
 async def note(

@@ -22,14 +22,12 @@ ORDER BY created_at DESC, key
 LIMIT $4
 """
 
-
 SHOW = """
 SELECT action_id, kind, key, subject, state, attempts, event_id, created_at, published_at, started_at,
     finished_at, outcome, request, is_encrypted, traceparent, published_traceparent
 FROM actions
 WHERE action_id = $1
 """
-
 
 # The newest first, at most $3 before the position ($1, $2); from the index actions_by_state.
 NEWEST_OF_STATES = """
@@ -48,7 +46,6 @@ ORDER BY newest.created_at DESC, newest.action_id DESC
 LIMIT $3
 """
 
-
 # As above, from the index actions_by_subject.
 NEWEST_OF_SUBJECT = """
 SELECT action_id, created_at, state, kind
@@ -59,7 +56,6 @@ ORDER BY created_at DESC, action_id DESC
 LIMIT $3
 """
 
-
 LISTED = """
 SELECT action_id, kind, key, subject, state, attempts, event_id, created_at, published_at, started_at,
     finished_at, outcome
@@ -67,7 +63,6 @@ FROM actions
 WHERE action_id = ANY($1::uuid[])
 ORDER BY created_at DESC, action_id DESC
 """
-
 
 # At most $2 of each state are counted, from the index actions_by_state.
 COUNT_BOUNDED = """
@@ -84,7 +79,6 @@ CROSS JOIN LATERAL (
     ) AS oldest
 ) AS counted
 """
-
 
 COUNTS = """
 SELECT state, kind, count(*) AS actions,

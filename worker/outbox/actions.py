@@ -102,7 +102,6 @@ SET state = 'due', outcome = $2::json
 WHERE action_id = $1 AND state IN ('due', 'doing')
 """
 
-
 # The broker dead-lettered it by itself: it is not in flight, and no copy of it is in a retry queue.
 GIVE_UP = """
 UPDATE actions
@@ -111,13 +110,11 @@ SET state = CASE state WHEN 'doing' THEN 'unknown' ELSE 'failed' END, finished_a
 WHERE action_id = $1 AND state IN ('due', 'doing')
 """
 
-
 BY_KEY = """
 SELECT action_id, kind, subject, state
 FROM actions
 WHERE key = $1
 """
-
 
 # An attempt takes at most 5 minutes (ATTEMPT_SECONDS). After 10, its process has ended or lost its
 # connection, and the outcome of the request is unknown.
@@ -145,7 +142,6 @@ WHERE action_id = $1
         OR (state = 'doing' AND started_at < now() - interval '10 minutes'))
 RETURNING action_id
 """
-
 
 ENDED_UNDER_WAY = "the process ended while the request was under way"
 

@@ -139,7 +139,6 @@ WHERE event_id = ANY($1::uuid[]) AND content_id = ANY($2::uuid[])
 # The partitions of the log for two months, so that writes succeed if this does not run for weeks.
 ADD_MONTHS = "SELECT add_event_log_months(now(), now() + interval '2 months')"
 
-
 # The maximum of a smallint.
 MOST_ATTEMPTS = 32_767
 

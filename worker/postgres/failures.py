@@ -65,14 +65,11 @@ _SESSION_IS_OVER = (
     TimeoutError,
 )
 
-
 # After a failover that keeps sessions open: they continue, and can never write again.
 READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, AcceptsNoWrites)
 
-
 # No event causes these, and they last until the server is repaired.
 LACKS_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)
-
 
 CONFLICTS = (
     asyncpg.SerializationError,
@@ -82,7 +79,6 @@ CONFLICTS = (
     asyncpg.InvalidCachedStatementError,
     asyncpg.OutdatedSchemaCacheError,
 )
-
 
 # FATAL and PANIC end a session, whatever their code.
 _ENDING_SEVERITIES = ("FATAL", "PANIC")

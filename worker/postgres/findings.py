@@ -16,7 +16,6 @@ SET message = greatest(findings.message, excluded.message)
 WHERE findings.message < excluded.message
 """
 
-
 WITHDRAW_FINDINGS = """
 DELETE FROM findings
 USING unnest($2::text[], $3::text[], $4::uuid[]) AS withdrawn (kind, entity_id, event_id)
@@ -25,7 +24,6 @@ WHERE findings.family = $1
     AND findings.kind = withdrawn.kind
     AND findings.event_id = withdrawn.event_id
 """
-
 
 # A replay finds its own row there and changes nothing. An earlier reception makes a row due earlier.
 REQUIRE_COMMUNICATIONS = """

@@ -16,9 +16,10 @@ from worker.console.letter_filters import (
     selection_of,
 )
 from worker.console.screens.jobs import JobLine, recent
-from worker.dead_letters import store
+from worker.dead_letters import search, store
 from worker.dead_letters.criteria import ORIGINS
-from worker.dead_letters.store import Selection, State
+from worker.dead_letters.search import Selection
+from worker.dead_letters.store import State
 from worker.postgres.errors import QueryCanceledError
 
 LETTERS_PER_PAGE = 50
@@ -119,17 +120,17 @@ class _Result:
 
 
 async def _searched(console: Console, selection: Selection, after: int, shown: str) -> _Result:
-    async with store.searching(console.database) as connection:
+    async with search.searching(console.database) as connection:
         is_open = selection.states is not None and set(selection.states) <= {*OPEN_STATES}
         is_indexed = is_open or selection.ids is not None or selection.fingerprint is not None
         start = 0 if is_indexed else max(0, await store.last_id(connection) - SEARCHED)
-        matched = await store.count_at_most(connection, selection, after=start, limit=MOST_COUNTED)
+        matched = await search.count_at_most(connection, selection, after=start, limit=MOST_COUNTED)
         if shown == GROUPS:
-            groups = await store.groups_at_most(
+            groups = await search.groups_at_most(
                 connection, selection, after=start, letters=MOST_COUNTED, limit=MOST_GROUPS
             )
             return _Result(matched, groups, [], start)
-        letters = await store.summaries(
+        letters = await search.summaries(
             connection, selection, after=max(start, after), limit=LETTERS_PER_PAGE + 1
         )
         return _Result(matched, [], [dict(letter) for letter in letters], start)

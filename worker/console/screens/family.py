@@ -10,7 +10,7 @@ from worker.console.contract import Console, Done, NotThere, Parameters, Request
 from worker.console.form import optional_reason, required_reason
 from worker.console.history import RANGES, History, history
 from worker.console.pipeline import FamilyView
-from worker.dead_letters.store import Selection, groups
+from worker.dead_letters.search import Selection, groups
 from worker.observability.errors import safe_summary
 from worker.postgres import pauses
 from worker.postgres.errors import PostgresError

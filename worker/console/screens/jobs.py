@@ -18,7 +18,7 @@ from worker.console.letter_filters import (
     selection_in,
 )
 from worker.console.row_ids import LARGEST, row_id
-from worker.dead_letters import bulk_jobs, store
+from worker.dead_letters import bulk_jobs, search, store
 from worker.dead_letters.bulk_jobs import OPEN, RESUMABLE, Job, JobRefused, JobState, Kind, NoSuchJob
 from worker.postgres.pool import Database
 
@@ -181,13 +181,13 @@ async def view_new(console: Console, parameters: Parameters) -> NewJobScreen:
             selection = chosen(parameters, now)
         except BadFilter as error:
             raise NotThere(str(error)) from None
-    async with store.searching(console.database) as connection:
+    async with search.searching(console.database) as connection:
         last_id = await store.last_id(connection) if last_id is None else last_id
         selection = replace(selection, states=bulk_jobs.STATES[Kind.REPLAY], last_id=last_id)
-        letters = await store.count(connection, selection)
+        letters = await search.count(connection, selection)
         discardable = replace(selection, states=bulk_jobs.STATES[Kind.DISCARD])
-        waiting = await store.count(connection, discardable)
-        groups = await store.groups_at_most(
+        waiting = await search.count(connection, discardable)
+        groups = await search.groups_at_most(
             connection, selection, after=0, letters=LARGEST, limit=GROUPS_SHOWN
         )
     return NewJobScreen(
